@@ -1,0 +1,100 @@
+"""The seam between the node and its API: one published value to read, one door for requests.
+
+Health answers come from `Published` only; nothing here waits for SQL, for consensus or for a lock.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState
+from appliance.ha.checks import Check
+from appliance.ha.seen import Observation, Report, ReportSeen
+
+
+@dataclass(frozen=True, slots=True)
+class RaftSeen:
+    """This node's replica."""
+
+    role: str
+    """leader, follower or candidate"""
+    leader: str | None
+    term: int
+    index: int
+    """applied"""
+    log_entries: int = 0
+    log_bytes: int = 0
+    peers: Mapping[str, bool] = field(default_factory=dict)
+    """connected or not, as seen from here"""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """why a peer is refused: another cluster name, a name used twice"""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Everything this node knows at one moment; the control loop replaces it, anybody reads it."""
+
+    node: str
+    cluster: str
+    version: str
+    taken_s: float
+    """CLOCK_BOOTTIME when it was taken: readers subtract its age from every duration in it"""
+    wall_time: float
+    state: ClusterState
+    policy: Policy
+    seen: Observation
+    report: Report
+    reports: Mapping[str, ReportSeen]
+    """of all members, as the raft leader last passed them on; ages as of `taken_s`"""
+    raft: RaftSeen
+    rule: str
+    doing: str
+    """the present decision in words"""
+    waiting_for: str = ""
+    """what start-up waits for, in words: unreachable peers, bootstrap"""
+    last_renewal_s: float | None = None
+    """age of the last confirmed renewal or report round trip to the raft leader, as of `taken_s`"""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRequest:
+    """What an operator asked for, as it travels to the raft leader."""
+
+    kind: Literal["bootstrap", "switchover", "failover"]
+    id: str
+    """operation id and idempotency key"""
+    requester: str
+    reason: str = ""
+    target: str = ""
+    expected_primary: str = ""
+    """Patroni's `leader`: refuse if somebody else is primary"""
+    dry_run: bool = False
+    allow_data_loss: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAnswer:
+    """accepted: follow the operation `id`; refused: nothing changed; unknown: it may still happen."""
+
+    outcome: Literal["accepted", "refused", "unknown", "no_quorum"]
+    id: str = ""
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    checks: tuple[Check, ...] = ()
+
+
+class Gateway(Protocol):
+    """What the API needs of its node."""
+
+    def published(self) -> Published: ...
+
+    def submit(self, request: OperatorRequest, limit_s: float) -> Future[OperatorAnswer]:
+        """Forward to the raft leader; the future always completes within about `limit_s`."""
+        ...
+
+    def now_s(self) -> float:
+        """CLOCK_BOOTTIME."""
+        ...

@@ -1,0 +1,249 @@
+"""The replicated state machine: `apply(state, command)` is pure, total and the same on every node.
+
+Every safety condition is evaluated here, at its place in the log (docs/safety.md, "What is decided, and where"):
+proposers may be one command behind. A refusal is a value that says why and leaves the state as it was.
+"""
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from appliance.cluster import elections, operations
+from appliance.cluster.commands import (
+    AbandonBootstrap,
+    AdvanceOperation,
+    Announce,
+    Appoint,
+    BeginBootstrap,
+    Command,
+    Depose,
+    FinishBootstrap,
+    NotePosition,
+    OpenElection,
+    Promoted,
+    Rebuild,
+    Rebuilt,
+    Release,
+    SetConfig,
+    StartOperation,
+)
+from appliance.cluster.config import ConfigError, read_policy
+from appliance.cluster.state import (
+    Appointment,
+    Bootstrap,
+    Change,
+    ClusterState,
+    Config,
+    HistoryEntry,
+    LeaseStatus,
+    Position,
+    Timeline,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    state: ClusterState
+    refused: str | None = None
+    """None: applied. Otherwise `code: reason`, and `state` is the one before."""
+
+
+def apply(state: ClusterState, command: Command) -> Applied:
+    answer = _step(state, command)
+    return Applied(state, refused=answer) if isinstance(answer, str) else Applied(answer)
+
+
+def _step(state: ClusterState, command: Command) -> ClusterState | str:  # noqa: C901
+    match command:
+        case Announce():
+            return _announce(state, command)
+        case BeginBootstrap():
+            return _begin_bootstrap(state, command)
+        case AbandonBootstrap():
+            return _abandon_bootstrap(state, command)
+        case FinishBootstrap():
+            return _finish_bootstrap(state, command)
+        case Depose():
+            return _depose(state, command)
+        case Release():
+            return _release(state, command)
+        case OpenElection():
+            return elections.open_election(state, command)
+        case Appoint():
+            return elections.appoint(state, command)
+        case Promoted():
+            return _promoted(state, command)
+        case NotePosition():
+            return _note_position(state, command)
+        case Rebuild():
+            return _rebuild(state, command)
+        case Rebuilt():
+            return _rebuilt(state, command)
+        case SetConfig():
+            return _set_config(state, command)
+        case StartOperation():
+            return operations.start(state, command)
+        case AdvanceOperation():
+            return operations.advance(state, command)
+        case _:
+            assert_never(command)
+
+
+def _announce(state: ClusterState, command: Announce) -> ClusterState | str:
+    """Addresses, role and tags are the node's to say; incarnation and rebuilding are R13's and stay."""
+    new, old = command.member, state.members.get(command.member.name)
+    if not new.name:
+        return "member.nameless: a member needs a name"
+    for other in state.members.values():
+        if other.name != new.name and other.raft == new.raft:
+            return f"member.address_taken: {new.raft} is the raft address of {other.name}"
+    if old is not None:
+        new = replace(new, incarnation=old.incarnation, rebuilding=old.rebuilding)
+    return replace(state, members={**state.members, new.name: new})
+
+
+def _begin_bootstrap(state: ClusterState, command: BeginBootstrap) -> ClusterState | str:
+    if state.initialised:
+        return f"bootstrap.done: cluster {state.name!r} has system identifier {state.system_identifier}"
+    if state.bootstrap is not None and state.bootstrap.node != command.node:
+        return f"bootstrap.running: {state.bootstrap.node} is initialising the cluster"
+    if command.node not in state.members:
+        return f"member.unknown: {command.node} has not announced itself"
+    try:
+        read_policy(command.document)
+    except ConfigError as error:
+        return f"config.invalid: {error}"
+    return replace(
+        state,
+        name=command.cluster,
+        bootstrap=Bootstrap(command.node),
+        config=Config(version=state.config.version + 1, document=command.document),
+    )
+
+
+def _abandon_bootstrap(state: ClusterState, command: AbandonBootstrap) -> ClusterState | str:
+    if state.bootstrap is None or state.bootstrap.node != command.node:
+        return f"bootstrap.not_yours: {command.node} is not initialising the cluster"
+    return replace(state, bootstrap=None)
+
+
+def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterState | str:
+    if state.initialised:
+        return f"bootstrap.done: cluster {state.name!r} has system identifier {state.system_identifier}"
+    if state.bootstrap is None or state.bootstrap.node != command.node:
+        return f"bootstrap.not_yours: {command.node} is not initialising the cluster"
+    if not command.system_identifier or command.position.timeline != 1:
+        return "bootstrap.incomplete: a new cluster has a system identifier and starts on timeline 1"
+    member = replace(state.members[command.node], incarnation=command.incarnation)
+    return replace(
+        state,
+        system_identifier=command.system_identifier,
+        bootstrap=None,
+        members={**state.members, member.name: member},
+        epoch=1,
+        appointment=Appointment(
+            epoch=1,
+            node=command.node,
+            incarnation=command.incarnation,
+            timeline=1,
+            start=command.position,
+            opened=True,
+            holders=frozenset({command.node}),
+        ),
+        lease=LeaseStatus.HELD,
+        timelines=(Timeline(number=1, epoch=1, node=command.node, parent=0, switch_lsn=0),),
+        last_known=command.position,
+        history=(
+            HistoryEntry(
+                at=command.at,
+                change=Change.BOOTSTRAP,
+                epoch=1,
+                timeline=1,
+                lsn=0,
+                previous="",
+                primary=command.node,
+                reason=f"cluster initialised on {command.node}",
+            ),
+        ),
+    )
+
+
+def _depose(state: ClusterState, command: Depose) -> ClusterState | str:
+    if state.appointment is None or state.appointment.epoch != command.epoch:
+        return f"epoch.moved: epoch {command.epoch} is not the appointed one"
+    if state.lease is not LeaseStatus.HELD:
+        return f"lease.not_held: the lease of epoch {command.epoch} is already {state.lease}"
+    return replace(state, lease=LeaseStatus.EXPIRED)
+
+
+def _release(state: ClusterState, command: Release) -> ClusterState | str:
+    held = state.appointment
+    if held is None or held.epoch != command.epoch or held.node != command.node:
+        return f"epoch.moved: epoch {command.epoch} is not {command.node}'s"
+    if state.lease is not LeaseStatus.HELD:
+        return f"lease.not_held: the lease of epoch {command.epoch} is already {state.lease}"
+    position = command.position or state.last_known
+    return replace(state, lease=LeaseStatus.RELEASED, last_known=position)
+
+
+def _promoted(state: ClusterState, command: Promoted) -> ClusterState | str:
+    held = state.appointment
+    if held is None or held.epoch != command.epoch or held.node != command.node:
+        return f"epoch.moved: epoch {command.epoch} is not {command.node}'s"
+    if command.timeline != held.timeline:
+        return f"timeline.wrong: timeline {held.timeline} was assigned to epoch {held.epoch}"
+    if held.opened:
+        return f"timeline.recorded: epoch {held.epoch} was opened before"
+    switch = Position(command.timeline, command.switch_lsn)
+    return replace(
+        state,
+        appointment=replace(held, opened=True),
+        last_known=switch,
+        timelines=tuple(
+            replace(t, parent=command.parent, switch_lsn=command.switch_lsn) if t.number == held.timeline else t
+            for t in state.timelines
+        ),
+        history=tuple(replace(h, lsn=command.switch_lsn) if h.epoch == held.epoch else h for h in state.history),
+    )
+
+
+def _note_position(state: ClusterState, command: NotePosition) -> ClusterState | str:
+    if state.appointment is None or state.appointment.epoch != command.epoch:
+        return f"epoch.moved: epoch {command.epoch} is not the appointed one"
+    if state.last_known is not None and elections.order(command.position) < elections.order(state.last_known):
+        return "position.old: a later position is known"
+    return replace(state, last_known=command.position)
+
+
+def _rebuild(state: ClusterState, command: Rebuild) -> ClusterState | str:
+    member = state.members.get(command.node)
+    if member is None:
+        return f"member.unknown: {command.node}"
+    held = state.appointment
+    if held is not None and held.node == command.node:
+        return f"rebuild.last_primary: {command.node} is the primary of epoch {held.epoch}"
+    if any(command.node in version.members for version in state.sync):
+        return f"rebuild.synchronous: {command.node} is a synchronous standby"
+    if held is not None:
+        held = replace(held, holders=held.holders - {command.node})
+    member = replace(member, rebuilding=True, incarnation="")
+    return replace(state, members={**state.members, member.name: member}, appointment=held)
+
+
+def _rebuilt(state: ClusterState, command: Rebuilt) -> ClusterState | str:
+    member = state.members.get(command.node)
+    if member is None:
+        return f"member.unknown: {command.node}"
+    if not member.rebuilding:
+        return f"rebuild.not_begun: {command.node} has not said that it rebuilds"
+    member = replace(member, rebuilding=False, incarnation=command.incarnation)
+    return replace(state, members={**state.members, member.name: member})
+
+
+def _set_config(state: ClusterState, command: SetConfig) -> ClusterState | str:
+    if command.expected_version != state.config.version:
+        return f"config.version: version {state.config.version} is current, not {command.expected_version}"
+    try:
+        read_policy(command.document)
+    except ConfigError as error:
+        return f"config.invalid: {error}"
+    return replace(state, config=Config(version=state.config.version + 1, document=command.document))

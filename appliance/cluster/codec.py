@@ -1,0 +1,148 @@
+"""Commands and states as versioned JSON, and back. Never raises on input: junk is a `Malformed` value."""
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from appliance.cluster.commands import Command
+from appliance.cluster.state import FORMAT
+
+COMMANDS: Mapping[str, type] = {c.__name__: c for c in get_args(Command)}
+LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Bytes that are no command of a format this node knows."""
+
+    reason: str
+
+
+class _DecodeError(Exception):
+    pass
+
+
+def to_json(value: object) -> Any:
+    """Turn frozen values into what `json` takes: dataclasses by field, sets sorted, enums by value."""
+    if isinstance(value, StrEnum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, frozenset | set):
+        return sorted(to_json(v) for v in value)
+    if isinstance(value, tuple | list):
+        return [to_json(v) for v in value]
+    return value
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
+def from_json(kind: Any, data: Any) -> Any:
+    """Build a value of `kind` from JSON. Unknown fields are ignored, missing ones take their default.
+
+    Raises ValueError naming the field that does not fit.
+    """
+    try:
+        return _build(kind, data, getattr(kind, "__name__", str(kind)))
+    except _DecodeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    if kind is Any or kind is object:
+        return data
+    if is_dataclass(kind):
+        return _build_dataclass(typing.cast("type", kind), data, where)
+    origin = get_origin(kind)
+    if origin in {Union, types.UnionType}:
+        return _build_union(kind, data, where)
+    if origin is None:
+        return _build_plain(kind, data, where)
+    return _build_container(origin, get_args(kind), data, where)
+
+
+def _build_dataclass(kind: type, data: Any, where: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise _DecodeError(f"{where}: expected an object, got {type(data).__name__}")
+    hints, values = _hints(kind), {}
+    for f in fields(kind):
+        if f.name in data:
+            values[f.name] = _build(hints[f.name], data[f.name], f"{where}.{f.name}")
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise _DecodeError(f"{where}: {f.name} is missing")
+    return kind(**values)
+
+
+def _build_union(kind: Any, data: Any, where: str) -> Any:
+    options = get_args(kind)
+    if data is None and type(None) in options:
+        return None
+    problem = _DecodeError(f"{where}: null is not allowed here")
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return _build(option, data, where)
+        except _DecodeError as error:
+            problem = error
+    raise problem
+
+
+def _build_container(origin: Any, args: tuple[Any, ...], data: Any, where: str) -> Any:
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(data, Mapping):
+            raise _DecodeError(f"{where}: expected an object, got {type(data).__name__}")
+        return {str(k): _build(args[1], v, f"{where}.{k}") for k, v in data.items()}
+    if not isinstance(data, list | tuple):
+        raise _DecodeError(f"{where}: expected a list, got {type(data).__name__}")
+    items = (_build(args[0], v, f"{where}[{i}]") for i, v in enumerate(data))
+    return frozenset(items) if origin is frozenset else tuple(items)
+
+
+def _build_plain(kind: Any, data: Any, where: str) -> Any:
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        try:
+            return kind(data)
+        except ValueError:
+            raise _DecodeError(f"{where}: {data!r} is not one of {', '.join(kind)}") from None
+    if kind is float and type(data) is int:
+        return float(data)
+    if type(data) is not kind:
+        raise _DecodeError(f"{where}: expected {kind.__name__}, got {type(data).__name__}")
+    return data
+
+
+def encode_command(command: Command) -> bytes:
+    document = {"format": FORMAT, "type": type(command).__name__, "body": to_json(command)}
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
+def decode_command(raw: bytes) -> Command | Malformed:
+    if len(raw) > LIMIT_BYTES:
+        return Malformed(f"command of {len(raw)} bytes, the limit is {LIMIT_BYTES}")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        return Malformed("not a JSON document")
+    if not isinstance(document, dict):
+        return Malformed("not a JSON object")
+    if type(document.get("format")) is not int or document["format"] > FORMAT:
+        return Malformed(f"format {document.get('format')!r} is newer than {FORMAT}, upgrade this node")
+    kind = COMMANDS.get(str(document.get("type")))
+    if kind is None:
+        return Malformed(f"unknown command {document.get('type')!r}")
+    try:
+        command: Command = _build(kind, document.get("body"), kind.__name__)
+    except (_DecodeError, RecursionError) as error:
+        return Malformed(str(error) or "nested too deeply")
+    return command

@@ -1,0 +1,166 @@
+"""The closed union of commands: everything that can change the agreed state.
+
+A command carries every id, time and random value it needs, so `apply` is the same on every node. Each one
+names what its proposer believed (epoch, election, version), and `apply` refuses it when that is no longer so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from appliance.cluster.state import Member, OperationKind, Phase, Position, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A node makes itself known, or changes its addresses, tags or role."""
+
+    member: Member
+
+
+@dataclass(frozen=True, slots=True)
+class BeginBootstrap:
+    """Choose the one node that may run initdb, and store the first configuration."""
+
+    cluster: str
+    node: str
+    document: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class AbandonBootstrap:
+    """The chosen node gives up before anything was opened; another bootstrap may begin."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishBootstrap:
+    """The new data directory exists: it becomes epoch 1 on timeline 1."""
+
+    node: str
+    system_identifier: str
+    incarnation: str
+    position: Position
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Depose:
+    """The raft leader confirmed no renewal of `epoch` for a full ttl (R3)."""
+
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The holder of `epoch` gives its lease back after it stopped PostgreSQL (R11) or was fenced (R4)."""
+
+    epoch: int
+    node: str
+    reason: str
+    position: Position | None = None
+    """true end of its WAL after a clean shutdown; None when it is not known"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenElection:
+    number: int
+    epoch: int
+    """the epoch it follows"""
+    reason: str
+    target: str = ""
+    last_known: Position | None = None
+    """the coordinator's last report from the primary, if newer than the state's"""
+
+
+@dataclass(frozen=True, slots=True)
+class Appoint:
+    """Make `node` the primary of epoch `election`. `apply` evaluates R7 and R10 on `votes`."""
+
+    election: int
+    node: str
+    votes: tuple[Vote, ...]
+    timeline: int
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """The appointed node opened on its timeline; its parent ended at `switch_lsn` (R14)."""
+
+    epoch: int
+    node: str
+    timeline: int
+    parent: int
+    switch_lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotePosition:
+    """The primary's position every few seconds, for R10's bound."""
+
+    epoch: int
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """`node` is about to rewind, clone or empty its data directory (R13)."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """`node` has a complete data directory again, a new incarnation (R13)."""
+
+    node: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetConfig:
+    expected_version: int
+    document: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class StartOperation:
+    id: str
+    kind: OperationKind
+    requester: str
+    reason: str
+    target: str
+    epoch: int
+    at: str
+    allow_data_loss: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdvanceOperation:
+    id: str
+    phase: Phase
+    at: str
+    detail: str = ""
+
+
+Command = (
+    Announce
+    | BeginBootstrap
+    | AbandonBootstrap
+    | FinishBootstrap
+    | Depose
+    | Release
+    | OpenElection
+    | Appoint
+    | Promoted
+    | NotePosition
+    | Rebuild
+    | Rebuilt
+    | SetConfig
+    | StartOperation
+    | AdvanceOperation
+)

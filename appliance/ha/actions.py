@@ -1,0 +1,130 @@
+"""What `decide` can ask the executor for: frozen data, safe to repeat and safe to leave half done."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from appliance.cluster.commands import Command
+
+
+class StopMode(StrEnum):
+    FAST = "fast"
+    IMMEDIATE = "immediate"
+
+
+@dataclass(frozen=True, slots=True)
+class StopPostgres:
+    mode: StopMode
+
+
+@dataclass(frozen=True, slots=True)
+class StartPrimary:
+    """Start as the primary of `epoch`; the guard is armed with its lease before PostgreSQL runs (R4)."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartStandby:
+    """Start read-only; `upstream` is a member's name, or empty for no source."""
+
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Point a running standby at `upstream` by reload; empty: take WAL from nowhere (R6)."""
+
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Open as primary on the assigned timeline (R14)."""
+
+    epoch: int
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """In the background; `operation` is remembered when it has returned."""
+
+    operation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pledge:
+    """Write and sync the pledge before anything else is done for that election (R6)."""
+
+    election: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFenced:
+    """Remember that this epoch is over for this node (R4)."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Initialise:
+    """initdb with roles and first database, as a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    source: str
+    timeline: int
+    """the source's: wait for its first checkpoint on it (R15)"""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishJob:
+    """Take over a job's result: the new incarnation, or that a clone is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSlots:
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplySettings:
+    """Render the configuration and reload."""
+
+
+Action = (
+    StopPostgres
+    | StartPrimary
+    | StartStandby
+    | Follow
+    | Promote
+    | Checkpoint
+    | Pledge
+    | NoteFenced
+    | Propose
+    | Initialise
+    | Clone
+    | Rewind
+    | FinishJob
+    | CreateSlots
+    | ApplySettings
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    because: str
+    """a sentence with numbers, for people; no code reads it"""
+    actions: tuple[Action, ...] = ()
+    rule: str = ""

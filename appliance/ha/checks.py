@@ -1,0 +1,153 @@
+"""The table of checks that a switchover or failover is measured by: the same for a dry run and for the real thing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, LeaseStatus, Member, NodeRole
+from appliance.ha.seen import ReportSeen
+
+FRESH_S = 2.0
+"""A report older than this says nothing about the node's present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    code: str
+    candidate: str
+    """empty: about the cluster"""
+    ok: bool
+    detail: str
+    """with numbers, and what would change the answer"""
+
+
+def cluster_checks(state: ClusterState, expected_primary: str, *, needs_primary: bool) -> tuple[Check, ...]:
+    checks = [
+        Check("cluster.initialised", "", state.initialised, state.system_identifier or "run `appliance bootstrap`")
+    ]
+    held = state.appointment
+    if needs_primary:
+        ok = state.primary is not None and held is not None and held.opened
+        detail = f"{state.primary} holds epoch {held.epoch}" if ok and held else "no primary is open: use failover"
+        checks.append(Check("cluster.primary", "", ok, detail))
+    if expected_primary:
+        ok = held is not None and held.node == expected_primary and state.lease is LeaseStatus.HELD
+        checks.append(Check("cluster.primary_name", "", ok, f"the primary is {state.primary or 'nobody'}"))
+    running = state.running_operation()
+    detail = "none under way" if running is None else f"{running.kind} {running.id} is {running.phase}"
+    checks.append(Check("operation.running", "", running is None, detail))
+    return tuple(checks)
+
+
+def candidate_checks(
+    state: ClusterState, reports: Mapping[str, ReportSeen], policy: Policy, name: str
+) -> tuple[Check, ...]:
+    """Everything that must hold for `name` to take over from a running primary. The first failure ends the list."""
+    member = state.members.get(name)
+    if member is None:
+        known = ", ".join(sorted(state.members))
+        return (Check("member.unknown", name, False, f"no member of this name; known: {known}"),)
+    checks = [Check("member.known", name, True, member.postgres)]
+    for check in (
+        _has_data(member),
+        _not_primary(state, name),
+        _reachable(reports.get(name), name),
+        _streaming(state, reports.get(name), name),
+        _lag(state, reports, policy, name),
+        _tags(member),
+    ):
+        checks.append(check)
+        if not check.ok:
+            break
+    return tuple(checks)
+
+
+def _has_data(member: Member) -> Check:
+    ok = member.role is not NodeRole.WITNESS and bool(member.incarnation) and not member.rebuilding
+    detail = "complete data directory" if ok else "no complete data directory: wait until it streams"
+    return Check("candidate.data", member.name, ok, detail)
+
+
+def _not_primary(state: ClusterState, name: str) -> Check:
+    ok = state.primary != name
+    return Check("candidate.not_primary", name, ok, "is a standby" if ok else "is the primary already")
+
+
+def _reachable(seen: ReportSeen | None, name: str) -> Check:
+    if seen is None:
+        return Check("candidate.reachable", name, False, "has not reported to the raft leader: is its node running?")
+    ok = seen.age_s <= FRESH_S and seen.report.running
+    detail = f"reported {seen.age_s:.1f} s ago, PostgreSQL {seen.report.status}"
+    return Check("candidate.reachable", name, ok, detail)
+
+
+def _streaming(state: ClusterState, seen: ReportSeen | None, name: str) -> Check:
+    held = state.appointment
+    ok = seen is not None and held is not None and seen.report.streaming and seen.report.timeline == held.timeline
+    detail = "streams from the primary" if ok else "does not stream from the primary: see its log"
+    if state.primary is None:
+        return Check("candidate.streaming", name, True, "there is no primary to stream from")
+    return Check("candidate.streaming", name, ok, detail)
+
+
+def _lag(state: ClusterState, reports: Mapping[str, ReportSeen], policy: Policy, name: str) -> Check:
+    seen, primary = reports.get(name), reports.get(state.primary or "")
+    known = state.last_known.lsn if state.last_known is not None else 0
+    ahead = max(known, primary.report.lsn if primary is not None else 0)
+    lag = max(0, ahead - (seen.report.lsn if seen is not None else 0))
+    limit = policy.maximum_lag_on_failover_bytes
+    detail = f"{lag} bytes behind, maximum_lag_on_failover is {limit}"
+    return Check("candidate.lagging", name, lag <= limit, detail)
+
+
+def _tags(member: Member) -> Check:
+    ok = member.tags.get("nofailover") is not True
+    return Check("candidate.nofailover", member.name, ok, "may become primary" if ok else "has the tag nofailover")
+
+
+def switchover_checks(
+    state: ClusterState,
+    reports: Mapping[str, ReportSeen],
+    policy: Policy,
+    target: str,
+    expected_primary: str = "",
+) -> tuple[Check, ...]:
+    """All checks of a switchover. Without a target every standby is tried; one that passes is enough."""
+    checks = cluster_checks(state, expected_primary, needs_primary=True)
+    names = [target] if target else [n for n in sorted(state.members) if n != state.primary]
+    for name in names:
+        checks += candidate_checks(state, reports, policy, name)
+    return checks
+
+
+def failover_checks(
+    state: ClusterState,
+    reports: Mapping[str, ReportSeen],
+    policy: Policy,
+    target: str,
+    *,
+    allow_data_loss: bool,
+) -> tuple[Check, ...]:
+    """A failover asks less: the target must be there and have data; lag counts unless the operator accepted it."""
+    checks = list(cluster_checks(state, "", needs_primary=False))
+    for check in candidate_checks(state, reports, policy, target):
+        waived = check.code in {"candidate.nofailover", "candidate.streaming"} or (
+            allow_data_loss and check.code == "candidate.lagging"
+        )
+        checks.append(
+            check if check.ok or not waived else Check(check.code, target, True, f"{check.detail} (accepted)")
+        )
+    return tuple(checks)
+
+
+def refusal(checks: tuple[Check, ...]) -> Check | None:
+    """The check that stands in the way: a cluster check, or, when no candidate passes all of its own, the first."""
+    failed = next((c for c in checks if not c.candidate and not c.ok), None)
+    if failed is not None:
+        return failed
+    candidates = {c.candidate for c in checks if c.candidate}
+    passing = {n for n in candidates if all(c.ok for c in checks if c.candidate == n)}
+    if passing:
+        return None
+    failed = next((c for c in checks if not c.ok), None)
+    return failed or Check("candidate.none", "", False, "there is no standby: add one, or wait until one streams")

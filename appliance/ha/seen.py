@@ -1,0 +1,185 @@
+"""What a node sees of itself, and what it tells the raft leader. Frozen values; durations, never instants.
+
+`None` means unknown, never "no": a question without an answer in time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from appliance.cluster.state import Member, Position, Vote
+
+
+class DirectoryKind(StrEnum):
+    MISSING = "missing"
+    EMPTY = "empty"
+    CLUSTER = "cluster"
+    FOREIGN = "foreign"
+    """not empty and no PostgreSQL data directory: never touched"""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySeen:
+    """The data directory on disk, whether or not a postmaster runs in it."""
+
+    kind: DirectoryKind
+    system_identifier: str = ""
+    timeline: int = 0
+    """of the last checkpoint"""
+    shut_down: bool = False
+    """cleanly: as a primary (then `checkpoint_lsn` ends its WAL) or in recovery"""
+    was_primary: bool = False
+    """the control file was last written by a primary"""
+    checkpoint_lsn: int = 0
+    standby_signal: bool = False
+    """it starts, or runs, as a standby"""
+    incarnation: str = ""
+    problem: str = ""
+    """why it cannot be used: another major version, unreadable"""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSeen:
+    """An answer of the running PostgreSQL to one query."""
+
+    in_recovery: bool
+    timeline: int
+    lsn: int
+    """primary: flushed; standby: the later of received and replayed"""
+    received_lsn: int
+    replayed_lsn: int
+    receiver_running: bool
+    upstream: str
+    """host:port in primary_conninfo, empty for none"""
+    checkpoint_timeline: int
+    slots: frozenset[str] = frozenset()
+    streaming: bool = False
+    pending_restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PostmasterSeen:
+    pid: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeen:
+    """Long work as a child process: initialise, clone or rewind."""
+
+    kind: str
+    running: bool
+    failed: bool
+    seconds: float
+    """since it began, or since it ended when it runs no more"""
+    phase: str = ""
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    error: str = ""
+    needs_clone: bool = False
+    incarnation: str = ""
+    """that the directory gets when the job ends well"""
+    system_identifier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What this node must not forget over a restart; on disk, outside the data directory."""
+
+    epoch: int = 0
+    """highest epoch whose appointment it obeyed (R5)"""
+    pledge: int = 0
+    """highest election it pledged itself to (R6)"""
+    fenced_epoch: int = 0
+    """highest epoch it was fenced in, or gave back: it never resumes that one (R4)"""
+    needs_clone: bool = False
+    """a rewind failed or left the directory unusable (R15)"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSeen:
+    epoch: int
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    me: Member
+    """this node as it announces itself"""
+    directory: DirectorySeen
+    notes: Notes
+    lease: LeaseSeen | None
+    postmaster: PostmasterSeen | None
+    """as the guard says"""
+    instance: InstanceSeen | None
+    """None: not running, starting, or no answer in time"""
+    job: JobSeen | None = None
+    down_s: float = 0.0
+    """since the postmaster was last seen running, or since the node process began"""
+    stopping_s: float | None = None
+    """since a stop was signalled; None when none is under way"""
+    promoting_s: float | None = None
+    """since a promotion was signalled"""
+    contact_s: float | None = None
+    """age of the last proof of contact with a quorum; None: none yet"""
+    switch: Mapping[int, Position] = field(default_factory=dict)
+    """from this node's history file of each timeline: where its parent ended"""
+    checkpointing: bool = False
+    checkpointed_operation: str = ""
+    """the operation before whose stop a checkpoint has returned"""
+    settings_changed: bool = False
+    """the configuration's rendering differs from the files that PostgreSQL reads"""
+    answer_age_s: float | None = None
+    """since PostgreSQL last answered a look"""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a node tells the raft leader, at every renewal and at once when something changed. Never logged."""
+
+    node: str
+    incarnation: str
+    notes: Notes
+    running: bool
+    """a postmaster runs"""
+    in_recovery: bool | None
+    timeline: int
+    lsn: int
+    received_lsn: int
+    replayed_lsn: int
+    streaming: bool
+    status: str
+    """running, starting, stopped, creating replica …, as Patroni's `state` says it"""
+    doing: str
+    """the present decision in words"""
+    vote: Vote | None = None
+    renew_epoch: int | None = None
+    """it holds, or wants, the lease of this epoch"""
+    checkpointed_operation: str = ""
+    progress: str = ""
+    postmaster_start: str = ""
+    server_version: int = 0
+    pending_restart: bool = False
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSeen:
+    report: Report
+    age_s: float
+    """since the raft leader received it"""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSeen:
+    """What the raft leader knows besides the state and the reports: ages on its own clock."""
+
+    leading_s: float
+    confirmed_s: float | None
+    """since it last confirmed a renewal of the present epoch in this term; None: never in this term"""
+    election_s: float = 0.0
+    """since it first saw the open election"""
+    phase_s: float = 0.0
+    """since it first saw the running operation in its phase"""
+    noted_s: float = 1e9
+    """since it last proposed a position"""
