@@ -1,0 +1,56 @@
+"""A durable Raft replica of any deterministic state machine, on a pinned and mended PySyncObj.
+
+Everything a user needs is named here; the other modules are this package's own.
+"""
+
+from raft.api import (
+    COMMAND_LIMIT_BYTES,
+    Applied,
+    Event,
+    Failed,
+    JournalDamaged,
+    LeaderChanged,
+    Machine,
+    Outcome,
+    PeerRefused,
+    PeerStatus,
+    PeerUnreachable,
+    Refused,
+    ReplicaConfig,
+    ReplicaError,
+    ReplicaFailed,
+    ReplicaStatus,
+    RequestTimeout,
+    Role,
+    StateApplied,
+    Unknown,
+    Verdict,
+    View,
+)
+from raft.replica import Replica
+
+__all__ = [
+    "COMMAND_LIMIT_BYTES",
+    "Applied",
+    "Event",
+    "Failed",
+    "JournalDamaged",
+    "LeaderChanged",
+    "Machine",
+    "Outcome",
+    "PeerRefused",
+    "PeerStatus",
+    "PeerUnreachable",
+    "Refused",
+    "Replica",
+    "ReplicaConfig",
+    "ReplicaError",
+    "ReplicaFailed",
+    "ReplicaStatus",
+    "RequestTimeout",
+    "Role",
+    "StateApplied",
+    "Unknown",
+    "Verdict",
+    "View",
+]

@@ -94,6 +94,11 @@ class FinishJob:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetIncarnation:
+    """Take the directory's incarnation away, on disk: from here on it votes for nothing (R13)."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateSlots:
     members: tuple[str, ...]
 
@@ -117,6 +122,7 @@ Action = (
     | Clone
     | Rewind
     | FinishJob
+    | ForgetIncarnation
     | CreateSlots
     | ApplySettings
 )

@@ -94,6 +94,8 @@ class Notes:
     """highest epoch it was fenced in, or gave back: it never resumes that one (R4)"""
     needs_clone: bool = False
     """a rewind failed or left the directory unusable (R15)"""
+    rewinds_failed: int = 0
+    """in a row, without having touched the directory"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +116,14 @@ class Observation:
     instance: InstanceSeen | None
     """None: not running, starting, or no answer in time"""
     job: JobSeen | None = None
-    down_s: float = 0.0
-    """since the postmaster was last seen running, or since the node process began"""
+    answer_age_s: float = 0.0
+    """since PostgreSQL last answered a look, or since the node process began"""
     stopping_s: float | None = None
     """since a stop was signalled; None when none is under way"""
     promoting_s: float | None = None
     """since a promotion was signalled"""
+    wall_time: str = ""
+    """RFC 3339; goes into commands for people, no rule reads it"""
     contact_s: float | None = None
     """age of the last proof of contact with a quorum; None: none yet"""
     switch: Mapping[int, Position] = field(default_factory=dict)
@@ -129,8 +133,6 @@ class Observation:
     """the operation before whose stop a checkpoint has returned"""
     settings_changed: bool = False
     """the configuration's rendering differs from the files that PostgreSQL reads"""
-    answer_age_s: float | None = None
-    """since PostgreSQL last answered a look"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Report:
     node: str
     incarnation: str
     notes: Notes
+    directory: DirectoryKind
     running: bool
     """a postmaster runs"""
     in_recovery: bool | None

@@ -1,0 +1,114 @@
+"""Takes operators' requests to the raft leader and follows what becomes of them, without ever blocking the event loop.
+
+Nothing is decided here, and no request is repeated: unknown stays unknown.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from threading import Thread
+from typing import TypeVar
+
+from appliance.api.published import Gateway, OperatorAnswer, OperatorRequest, Published
+from appliance.cluster.state import Operation
+
+SUBMIT_LIMIT_S = 5.0
+_MARGIN_S = 1.0
+"""The gateway promises to answer within *about* its limit."""
+_LOOK_S = 0.05
+REQUESTS_LIMIT = 8
+"""Requests under way at a time: each one costs a thread while the raft leader thinks."""
+
+T = TypeVar("T")
+
+
+def new_id() -> str:
+    return secrets.token_hex(8)
+
+
+def find(published: Published, operation: str) -> Operation | None:
+    return next((o for o in published.state.operations if o.id == operation), None)
+
+
+class Desk:
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._under_way = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """Let go of everybody who waits for an operation; the operations themselves go on."""
+        self._closed = True
+
+    async def ask(self, request: OperatorRequest) -> OperatorAnswer:
+        """Bring one request to the raft leader. Always answers, within the submit limit and a margin."""
+        if self._under_way >= REQUESTS_LIMIT:
+            message = f"{REQUESTS_LIMIT} requests are under way on this node already"
+            return OperatorAnswer("refused", request.id, "api.busy", message, "wait for them, or ask another node")
+        self._under_way += 1
+        try:
+            return await self._ask(request)
+        finally:
+            self._under_way -= 1
+
+    async def _ask(self, request: OperatorRequest) -> OperatorAnswer:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[OperatorAnswer] = loop.create_future()
+
+        def hand_over(answer: OperatorAnswer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        def work() -> None:
+            answer = _submit(self.gateway, request)
+            try:
+                loop.call_soon_threadsafe(hand_over, answer)
+            except RuntimeError:
+                # The API was stopped meanwhile; nobody waits any more.
+                return
+
+        # A thread of its own, because submit may block; a daemon, because a stuck one must not hold up the exit.
+        Thread(target=work, name=f"api-request-{request.id}", daemon=True).start()
+        done, _ = await asyncio.wait({answered}, timeout=SUBMIT_LIMIT_S + 2 * _MARGIN_S)
+        return answered.result() if done else _no_answer(request)
+
+    async def follow(self, operation: str, limit_s: float) -> Operation | None:
+        """Wait until an operation has ended, and return it as it is then or at the limit; None: not seen here."""
+        return await self._until(lambda: self._ended(operation), limit_s) or find(self.gateway.published(), operation)
+
+    async def seen(self, operation: str, limit_s: float) -> Operation | None:
+        """Wait until this node has applied the start of an operation that the raft leader has accepted."""
+        return await self._until(lambda: find(self.gateway.published(), operation), limit_s)
+
+    async def initialised(self, limit_s: float) -> bool:
+        """Wait until the cluster has data and a primary that is open."""
+        return await self._until(self._open, limit_s) or False
+
+    def _ended(self, operation: str) -> Operation | None:
+        found = find(self.gateway.published(), operation)
+        return found if found is not None and found.phase.ended else None
+
+    def _open(self) -> bool | None:
+        state = self.gateway.published().state
+        return (state.initialised and state.appointment is not None and state.appointment.opened) or None
+
+    async def _until(self, look: Callable[[], T | None], limit_s: float) -> T | None:
+        deadline_s = self.gateway.now_s() + limit_s
+        while (found := look()) is None and not self._closed and self.gateway.now_s() < deadline_s:
+            await asyncio.sleep(_LOOK_S)
+        return found
+
+
+def _submit(gateway: Gateway, request: OperatorRequest) -> OperatorAnswer:
+    try:
+        return gateway.submit(request, SUBMIT_LIMIT_S).result(SUBMIT_LIMIT_S + _MARGIN_S)
+    except FutureTimeoutError:
+        return _no_answer(request)
+    except Exception as error:  # noqa: BLE001  # whatever broke, the request may have gone out
+        return OperatorAnswer("unknown", request.id, "outcome.unknown", f"{type(error).__name__}: {error}")
+
+
+def _no_answer(request: OperatorRequest) -> OperatorAnswer:
+    message = f"no answer from the raft leader within {SUBMIT_LIMIT_S:g} s"
+    return OperatorAnswer("unknown", request.id, "outcome.unknown", message)

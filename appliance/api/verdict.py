@@ -1,0 +1,129 @@
+"""How the cluster is, in one word, and every reason why it is not better: each with a code, numbers and a hint.
+
+A pure function of the published value. A code says which verdict it leads to; the worst one found is the verdict.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from appliance.api.present import Present
+from appliance.cluster.state import Member, NodeRole
+from appliance.ha.seen import Report
+
+Verdict = Literal["healthy", "degraded", "critical", "stale"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    code: str
+    severity: Literal["degraded", "critical", "stale"]
+    member: str
+    """empty: about the cluster"""
+    message: str
+    hint: str
+
+
+def verdict(found: tuple[Finding, ...]) -> Verdict:
+    """Stale before all: a node without a quorum cannot know whether it still is as bad as it was."""
+    severities = {finding.severity for finding in found}
+    if "stale" in severities:
+        return "stale"
+    if "critical" in severities:
+        return "critical"
+    return "degraded" if found else "healthy"
+
+
+def findings(present: Present) -> tuple[Finding, ...]:
+    return (*_contact(present), *_primary(present), *_standbys(present), *_raft(present))
+
+
+def _contact(present: Present) -> Iterator[Finding]:
+    if present.age_s > present.policy.ttl_s:
+        message = f"the control loop of {present.me} has not looked for {present.age_s:.1f} s"
+        yield Finding("node.stuck", "stale", present.me, message, "see its log; restarting it leaves PostgreSQL running")
+    if present.in_contact():
+        return
+    contact_s, peers = present.contact_s, present.published.raft.peers
+    since = "since this node started" if contact_s is None else f"for {contact_s:.1f} s"
+    away = ", ".join(sorted(name for name, up in peers.items() if not up)) or "none"
+    message = f"{present.me} has had no contact with a quorum {since}; peers not connected: {away}"
+    hint = present.published.waiting_for or "this is the last known view; start the missing nodes or mend the network"
+    yield Finding("quorum.none", "stale", "", message, hint)
+
+
+def _primary(present: Present) -> Iterator[Finding]:
+    state, held, name = present.state, present.state.appointment, present.state.primary
+    if not state.initialised:
+        running = state.bootstrap
+        message = "the cluster has no data yet" if running is None else f"{running.node} is initialising the cluster"
+        hint = "run `appliance bootstrap`" if running is None else "wait until it is done"
+        yield Finding("cluster.not_initialised", "critical", "", message, hint)
+    elif name is None or held is None:
+        why = f"election {state.election.number} is open: {state.election.reason}" if state.election else "no election"
+        message = f"no primary: the lease is {state.lease}; {why}"
+        yield Finding("cluster.no_primary", "critical", "", message, "see what each member is doing in `appliance status`")
+    elif not held.opened:
+        message = f"{name} was appointed for epoch {held.epoch} and is not open yet"
+        yield Finding("primary.opening", "critical", name, message, f"see what {name} is doing")
+    else:
+        yield from _open_primary(present, name)
+
+
+def _open_primary(present: Present, name: str) -> Iterator[Finding]:
+    seen = present.report(name)
+    limit_s = present.policy.failure_timeout_s
+    if seen is None or seen.age_s > limit_s:
+        since = "has not reported" if seen is None else f"last reported {seen.age_s:.1f} s ago"
+        yield Finding("primary.silent", "critical", name, f"primary {name} {since}", "is its node process running?")
+    elif not seen.report.running or seen.report.in_recovery is not False:
+        message = f"PostgreSQL of primary {name} is {seen.report.status} and takes no writes"
+        yield Finding("primary.not_writable", "critical", name, message, f"see what {name} is doing: {seen.report.doing}")
+    elif name == present.me and not present.writable:
+        left_s = present.lease_left_s
+        lease = "no lease" if left_s is None else f"{left_s:.1f} s of lease left"
+        yield Finding("primary.not_writable", "critical", name, f"{name} is no open primary: {lease}", "see its log")
+
+
+def _standbys(present: Present) -> Iterator[Finding]:
+    for name in sorted(present.state.members):
+        member = present.state.members[name]
+        if name != present.state.primary and present.state.initialised:
+            yield from _standby(present, member)
+
+
+def _standby(present: Present, member: Member) -> Iterator[Finding]:
+    name, seen = member.name, present.report(member.name)
+    if seen is None or seen.age_s > present.policy.failure_timeout_s:
+        since = "has not reported to the raft leader" if seen is None else f"last reported {seen.age_s:.1f} s ago"
+        yield Finding("member.silent", "degraded", name, f"{name} {since}", "is its node process running and reachable?")
+    elif member.role is not NodeRole.WITNESS:
+        yield from _postgres(present, name, seen.report)
+
+
+def _postgres(present: Present, name: str, report: Report) -> Iterator[Finding]:
+    limit = present.policy.maximum_lag_on_failover_bytes
+    behind = present.primary_lsn - report.lsn
+    doing = f"it is doing: {report.doing}" if report.doing else "see its log"
+    if not report.running:
+        yield Finding("member.down", "degraded", name, f"PostgreSQL of {name} is {report.status}", doing)
+    elif report.in_recovery is False:
+        message = f"{name} runs as a primary without being appointed"
+        yield Finding("member.not_fenced", "degraded", name, message, "it ends before its lease does; see its log")
+    elif present.state.primary is not None and not report.streaming:
+        yield Finding("member.not_streaming", "degraded", name, f"{name} does not stream from the primary", doing)
+    elif behind > limit:
+        message = f"{name} is {behind} bytes behind, more than maximum_lag_on_failover of {limit}"
+        yield Finding("member.lagging", "degraded", name, message, "it cannot take over until it has caught up")
+
+
+def _raft(present: Present) -> Iterator[Finding]:
+    raft = present.published.raft
+    for name, why in sorted(raft.refusals.items()):
+        yield Finding("raft.refused", "degraded", name, f"{name} is refused as a peer: {why}", "correct its node.yml")
+    voters = len(raft.peers) + 1
+    connected = sum(raft.peers.values()) + 1
+    if connected < voters and connected == voters // 2 + 1:
+        away = ", ".join(sorted(name for name, up in raft.peers.items() if not up))
+        message = f"{connected} of {voters} voters are connected: one more lost and writes stop; missing: {away}"
+        yield Finding("quorum.no_margin", "degraded", "", message, "start the missing nodes")

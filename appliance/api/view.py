@@ -1,0 +1,215 @@
+"""The cluster as one object: what `GET /api/v1/cluster`, the command line and the status page show.
+
+A pure function of the published value; every age in it already counts the time since that was taken.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from appliance.api.patroni import member_state
+from appliance.api.present import Present, lsn_text, split_address
+from appliance.api.published import Published
+from appliance.api.verdict import Finding, Verdict, findings, verdict
+from appliance.cluster.state import HistoryEntry, Member, NodeRole, Operation, Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    status: str
+    """none, held, released or expired"""
+    left_s: float | None
+    """only on the node that holds it"""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncView:
+    mode: str
+    k: int
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    connected: bool | None
+    """as seen from this node; None: this node does not know"""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    name: str
+    role: str
+    """primary, standby, sync_standby, quorum_standby or witness: as agreed, whatever PostgreSQL does"""
+    state: str
+    """running, streaming, starting, stopped …; unknown without a report younger than the lease"""
+    host: str
+    port: int | None
+    api_url: str
+    timeline: int | None
+    lsn: str | None
+    lag_bytes: int | None
+    """received or replayed, whichever is later, behind the highest position known of the primary"""
+    replay_lag_bytes: int | None
+    reported_age_s: float | None
+    tags: Mapping[str, Scalar]
+    doing: str
+    progress: str
+    pending_restart: bool
+    rebuilding: bool
+    version: str
+    raft: Connected
+
+
+@dataclass(frozen=True, slots=True)
+class RaftView:
+    role: str
+    leader: str | None
+    term: int
+    index: int
+    log_entries: int
+    log_bytes: int
+    peers: Mapping[str, bool]
+    refusals: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    index: int
+    age_s: float | None
+    """since a quorum last confirmed what this node knows; None: it never did"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    name: str
+    node: str
+    """which node answers"""
+    version: str
+    verdict: Verdict
+    problems: tuple[Finding, ...]
+    system_identifier: str
+    primary: str | None
+    epoch: int
+    """of the last appointment, 0 before the first"""
+    timeline: int
+    lease: LeaseView
+    sync: SyncView
+    members: tuple[MemberView, ...]
+    raft: RaftView
+    config_version: int
+    operation: Operation | None
+    """the one under way"""
+    last_change: HistoryEntry | None
+    applied: Applied
+    snapshot_age_s: float
+    """since the control loop of this node last looked"""
+    quorum: bool
+    """this node was in contact with a quorum within two seconds"""
+    waiting_for: str
+    doing: str
+    """the present decision of this node in words"""
+    rule: str
+
+
+def cluster_view(published: Published, now_s: float) -> ClusterView:
+    present, state = Present.at(published, now_s), published.state
+    held, found = state.appointment, findings(present)
+    return ClusterView(
+        name=published.cluster,
+        node=published.node,
+        version=published.version,
+        verdict=verdict(found),
+        problems=found,
+        system_identifier=state.system_identifier,
+        primary=state.primary,
+        epoch=held.epoch if held is not None else 0,
+        timeline=held.timeline if held is not None else 0,
+        lease=LeaseView(state.lease.value, rounded(present.lease_left_s)),
+        sync=_sync(present),
+        members=members_view(published, now_s),
+        raft=_raft(published),
+        config_version=state.config.version,
+        operation=state.running_operation(),
+        last_change=state.history[-1] if state.history else None,
+        applied=Applied(published.raft.index, rounded(present.contact_s)),
+        snapshot_age_s=round(present.age_s, 3),
+        quorum=present.in_contact(),
+        waiting_for=published.waiting_for,
+        doing=published.doing,
+        rule=published.rule,
+    )
+
+
+def members_view(published: Published, now_s: float) -> tuple[MemberView, ...]:
+    present = Present.at(published, now_s)
+    return tuple(_member(present, published.state.members[name]) for name in sorted(published.state.members))
+
+
+def rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _sync(present: Present) -> SyncView:
+    newest = present.state.sync[-1] if present.state.sync else None
+    if newest is None:
+        return SyncView(present.policy.synchronous_mode, 0, ())
+    return SyncView(present.policy.synchronous_mode, newest.k, tuple(sorted(newest.members)))
+
+
+def _raft(published: Published) -> RaftView:
+    seen = published.raft
+    return RaftView(
+        role=seen.role,
+        leader=seen.leader,
+        term=seen.term,
+        index=seen.index,
+        log_entries=seen.log_entries,
+        log_bytes=seen.log_bytes,
+        peers=seen.peers,
+        refusals=seen.refusals,
+    )
+
+
+def _member(present: Present, member: Member) -> MemberView:
+    seen = present.report(member.name)
+    primary = present.state.primary == member.name
+    heard = seen if seen is not None and seen.age_s <= present.policy.ttl_s else None
+    report = None if seen is None else seen.report
+    host, port = split_address(member.postgres) or (member.postgres, None)
+    lsn = report.lsn if report is not None else 0
+    return MemberView(
+        name=member.name,
+        role=_role(present, member),
+        state=member_state(heard, leader=primary),
+        host=host,
+        port=port,
+        api_url=member.api_url,
+        timeline=(report.timeline or None) if report is not None else None,
+        lsn=lsn_text(lsn) if lsn else None,
+        lag_bytes=None if primary else _behind(present, lsn),
+        replay_lag_bytes=None if primary or report is None else _behind(present, report.replayed_lsn),
+        reported_age_s=rounded(seen.age_s) if seen is not None else None,
+        tags=member.tags,
+        doing=report.doing if report is not None else "",
+        progress=report.progress if report is not None else "",
+        pending_restart=report is not None and report.pending_restart,
+        rebuilding=member.rebuilding,
+        version=report.version if report is not None else "",
+        raft=Connected(_connected(present, member.name)),
+    )
+
+
+def _role(present: Present, member: Member) -> str:
+    if member.role is NodeRole.WITNESS:
+        return "witness"
+    if present.state.primary == member.name:
+        return "primary"
+    return present.synchronous_role(member.name) or "standby"
+
+
+def _behind(present: Present, lsn: int) -> int | None:
+    """None when either end is unknown."""
+    return max(0, present.primary_lsn - lsn) if lsn and present.primary_lsn else None
+
+
+def _connected(present: Present, name: str) -> bool | None:
+    return True if name == present.me else present.published.raft.peers.get(name)

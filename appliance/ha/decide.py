@@ -1,0 +1,213 @@
+"""What a node does next: `decide(state, seen, policy)`, an ordered tuple of small rules. The first answer wins.
+
+Safety stands before liveness, liveness before comfort; the order in RULES is the specification. No rule reads a
+clock and none remembers anything: what must outlive a look is in the state, on disk, or visible in PostgreSQL.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from appliance.cluster.commands import Announce, Promoted, Rebuilt
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole, Position, Vote
+from appliance.ha import fences, standby, start
+from appliance.ha.actions import (
+    ApplySettings,
+    Checkpoint,
+    CreateSlots,
+    Decision,
+    FinishJob,
+    Pledge,
+    Promote,
+    Propose,
+    StopMode,
+    StopPostgres,
+)
+from appliance.ha.facts import holds_lease, may_resume, me, needs_rebuild
+from appliance.ha.seen import DirectoryKind, Observation
+
+Rule = Callable[[ClusterState, Observation, Policy], Decision | None]
+
+_PROMOTE_AGAIN_S = 2.0
+"""A promotion that shows no effect is signalled again after this time."""
+
+
+def finish_job(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """Long work goes on by itself; when it ended, its result is taken over, once."""
+    job = seen.job
+    if job is None:
+        return None
+    if job.running:
+        return Decision(start.progress(job))
+    left_s = start.retry_after_s(job.kind) - job.seconds
+    if job.failed and left_s > 0:
+        return Decision(f"{job.kind} failed: {job.error}")
+    return Decision(f"{job.kind} ended", (FinishJob(),))
+
+
+def announce(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """Make this node's addresses and tags known; again when they change."""
+    known, mine = state.members.get(seen.me.name), seen.me
+    if seen.contact_s is None:
+        return None
+    if known is not None and known == replace(mine, incarnation=known.incarnation, rebuilding=known.rebuilding):
+        return None
+    return Decision(f"announce {mine.name} at {mine.postgres or mine.raft}", (Propose(Announce(mine)),))
+
+
+def pledge(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R6: the pledge is on disk before anything else is done for that election; `follow` then detaches."""
+    election = state.election
+    if election is None or me(state, seen).role is NodeRole.WITNESS or needs_rebuild(state, seen) is not None:
+        return None
+    if seen.notes.pledge >= election.number:
+        return None
+    return Decision(f"pledge for election {election.number}", (Pledge(election.number),))
+
+
+def promote(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R5, R14: open last: with the lease of its own appointment, the winning vote's WAL, on the given timeline."""
+    held, instance = may_resume(state, seen), seen.instance
+    if held is None or held.opened or instance is None or not instance.in_recovery:
+        return None
+    if not holds_lease(state, seen, policy):
+        return Decision(f"appointed in epoch {held.epoch}: waits for the lease")
+    if (instance.timeline, instance.lsn) < (held.start.timeline, held.start.lsn):
+        return Decision(f"appointed in epoch {held.epoch}: waits for the WAL of its own vote")
+    if seen.promoting_s is not None and seen.promoting_s < _PROMOTE_AGAIN_S:
+        return Decision(f"promoting to timeline {held.timeline} for {seen.promoting_s:.1f} s")
+    return Decision(f"appointed in epoch {held.epoch}", (Promote(held.epoch, held.timeline),))
+
+
+def record_promotion(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """Tell everybody where the old timeline ended; only then do others follow (R14)."""
+    held, instance = may_resume(state, seen), seen.instance
+    if held is None or held.opened or instance is None or instance.in_recovery:
+        return None
+    if instance.timeline != held.timeline:
+        reason = f"promoted to timeline {instance.timeline}, assigned was {held.timeline}"
+        return Decision(reason, (StopPostgres(StopMode.IMMEDIATE),))
+    left = seen.switch.get(held.timeline)
+    if left is None:
+        return Decision(f"reads the history of timeline {held.timeline}")
+    slots = _missing_slots(state, seen)
+    command = Promoted(held.epoch, seen.me.name, held.timeline, left.timeline, left.lsn)
+    actions = (*((CreateSlots(slots),) if slots else ()), Propose(command))
+    return Decision(f"opened on timeline {held.timeline}", actions)
+
+
+def settle_incarnation(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R13: the rebuilt directory becomes a voter again."""
+    member, directory = me(state, seen), seen.directory
+    if not member.rebuilding or directory.kind is not DirectoryKind.CLUSTER or not directory.incarnation:
+        return None
+    command = Rebuilt(member.name, directory.incarnation)
+    return Decision(f"{member.name} has a complete data directory again", (Propose(command),))
+
+
+def settings(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """Bring PostgreSQL's files in line with the configuration document."""
+    if seen.instance is None or not seen.settings_changed:
+        return None
+    return Decision(f"apply configuration version {state.config.version}", (ApplySettings(),))
+
+
+def keep_slots(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R15: the primary keeps WAL for every other member, also for one that is away (bounded by its size limit)."""
+    if seen.instance is None or seen.instance.in_recovery:
+        return None
+    missing = _missing_slots(state, seen)
+    return Decision(f"create slots {', '.join(missing)}", (CreateSlots(missing),)) if missing else None
+
+
+def checkpoint_after_promotion(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R15: pg_rewind reads the source's timeline from its control file, which the first checkpoint writes."""
+    held, instance = may_resume(state, seen), seen.instance
+    if held is None or instance is None or instance.in_recovery or seen.checkpointing:
+        return None
+    if instance.checkpoint_timeline >= held.timeline:
+        return None
+    return Decision(f"first checkpoint on timeline {held.timeline}", (Checkpoint(),))
+
+
+RULES: tuple[Rule, ...] = (
+    fences.fence_newer_epoch,
+    fences.fence_without_lease,
+    fences.give_back_after_fence,
+    fences.hand_over,
+    finish_job,
+    announce,
+    start.initialise,
+    pledge,
+    promote,
+    record_promotion,
+    fences.give_up,
+    start.restart_in_place,
+    start.await_lease,
+    settle_incarnation,
+    start.rebuild,
+    start.start_standby,
+    standby.follow,
+    settings,
+    keep_slots,
+    checkpoint_after_promotion,
+)
+
+
+def decide(state: ClusterState, seen: Observation, policy: Policy) -> Decision:
+    """The first rule that answers. Never acts on a state older than what this node has obeyed (R5)."""
+    held = state.appointment
+    if (held.epoch if held is not None else 0) < seen.notes.epoch:
+        return Decision(f"waits for the log: it has obeyed epoch {seen.notes.epoch}", rule="wait_for_log")
+    for rule in RULES:
+        decision = rule(state, seen, policy)
+        if decision is not None:
+            return replace(decision, rule=rule.__name__)
+    return Decision(_at_rest(state, seen), rule="at_rest")
+
+
+def _at_rest(state: ClusterState, seen: Observation) -> str:
+    if me(state, seen).role is NodeRole.WITNESS:
+        return "witness: a vote and no PostgreSQL"
+    if not state.initialised:
+        return f"{state.bootstrap.node} initialises" if state.bootstrap else "waits for `appliance bootstrap`"
+    if seen.instance is None:
+        return "waits for PostgreSQL to answer" if seen.postmaster else start.why_stopped(state, seen)
+    if not seen.instance.in_recovery:
+        return f"primary of epoch {state.appointment.epoch}" if state.appointment else "primary"
+    return f"standby of {standby.upstream(state, seen)}" if seen.instance.upstream else "standby without a source"
+
+
+def cast_vote(state: ClusterState, seen: Observation) -> Vote | None:
+    """This node's vote in the open election, or None while R6's conditions do not all hold.
+
+    The position is the end of WAL after everything local was replayed; a node that does not run has none yet.
+    """
+    election, instance = state.election, seen.instance
+    if election is None or instance is None or not instance.in_recovery or needs_rebuild(state, seen) is not None:
+        return None
+    if seen.notes.pledge != election.number or instance.receiver_running or instance.upstream:
+        return None
+    if instance.replayed_lsn < instance.received_lsn:
+        return None
+    position = Position(instance.timeline, instance.lsn)
+    return Vote(election.number, seen.me.name, seen.directory.incarnation, position)
+
+
+def wants_lease(state: ClusterState, seen: Observation) -> int | None:
+    """The epoch whose lease this node asks the raft leader to renew, or None."""
+    held = may_resume(state, seen)
+    return held.epoch if held is not None and state.lease is LeaseStatus.HELD else None
+
+
+def slot_name(name: str) -> str:
+    """A member's physical slot: its name in the letters that PostgreSQL allows, 63 at most."""
+    kept = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lower())
+    return f"appliance_{kept}"[:63]
+
+
+def _missing_slots(state: ClusterState, seen: Observation) -> tuple[str, ...]:
+    if seen.instance is None:
+        return ()
+    others = (m.name for m in state.members.values() if m.name != seen.me.name and m.role is not NodeRole.WITNESS)
+    return tuple(sorted(n for n in others if slot_name(n) not in seen.instance.slots))

@@ -1,0 +1,81 @@
+"""Small questions that several rules ask of the state and of what the node sees."""
+
+from appliance.cluster.config import Policy
+from appliance.cluster.state import Appointment, ClusterState, LeaseStatus, Member
+from appliance.ha.history import Standing, standing
+from appliance.ha.seen import DirectoryKind, Observation
+
+
+def me(state: ClusterState, seen: Observation) -> Member:
+    """This node as the state knows it, or as it announces itself until then."""
+    return state.members.get(seen.me.name, seen.me)
+
+
+def appointed(state: ClusterState, seen: Observation) -> Appointment | None:
+    """The last appointment, if it is this node's; its lease may be gone."""
+    held = state.appointment
+    return held if held is not None and held.node == seen.me.name else None
+
+
+def may_resume(state: ClusterState, seen: Observation) -> Appointment | None:
+    """This node's appointment while it stands: lease held, no election, never fenced in it (R4)."""
+    held = appointed(state, seen)
+    if held is None or state.lease is not LeaseStatus.HELD or state.election is not None:
+        return None
+    return held if held.epoch > seen.notes.fenced_epoch else None
+
+
+def is_writable(seen: Observation) -> bool:
+    """A postmaster runs here that is, or is about to be, a primary. Without an answer the signal file decides."""
+    if seen.postmaster is None:
+        return False
+    if seen.instance is not None:
+        return not seen.instance.in_recovery
+    return not seen.directory.standby_signal
+
+
+def holds_lease(state: ClusterState, seen: Observation, policy: Policy) -> bool:
+    """Enough of the lease of the present appointment is left to begin something."""
+    held, lease = may_resume(state, seen), seen.lease
+    return held is not None and lease is not None and lease.epoch == held.epoch and lease.left_s > policy.fence_below_s
+
+
+def same_cluster(state: ClusterState, seen: Observation) -> bool:
+    return seen.directory.system_identifier == state.system_identifier
+
+
+def wal_standing(state: ClusterState, seen: Observation) -> Standing:
+    """Where this node's WAL stands in the replicated history (R14)."""
+    directory, instance, held = seen.directory, seen.instance, state.appointment
+    if instance is not None:
+        return standing(state, instance.timeline, instance.lsn)
+    if not directory.was_primary:
+        return standing(state, directory.timeline, directory.checkpoint_lsn)
+    if directory.shut_down:
+        # The shutdown checkpoint is the last record: the switch must lie behind its start.
+        return standing(state, directory.timeline, directory.checkpoint_lsn + 1)
+    if held is None or not held.opened:
+        return Standing.UNKNOWN
+    # A crashed primary: nobody knows where its WAL ends before recovery has run.
+    return Standing.SAME if directory.timeline == held.timeline else Standing.DIVERGED
+
+
+def needs_rebuild(state: ClusterState, seen: Observation) -> str | None:
+    """Why this node's directory must be rewound or cloned before it takes part again, or None (R13, R14)."""
+    member, directory = me(state, seen), seen.directory
+    if not state.initialised or directory.kind is DirectoryKind.FOREIGN:
+        return None
+    if directory.kind is not DirectoryKind.CLUSTER:
+        return "there is no data directory"
+    if not same_cluster(state, seen):
+        return None
+    if seen.notes.needs_clone:
+        return "the last rewind failed"
+    if member.rebuilding:
+        return "a rebuild was begun"
+    if directory.incarnation != member.incarnation or not member.incarnation:
+        return "the data directory is not the one that the cluster knows"
+    if wal_standing(state, seen) is Standing.DIVERGED and appointed(state, seen) is None:
+        held = state.appointment
+        return f"its WAL is not part of timeline {held.timeline if held else '?'}"
+    return None

@@ -1,0 +1,92 @@
+"""The rules that end a primary (R4, R5, R11). They stand before all others."""
+
+from appliance.cluster.commands import Release
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, LeaseStatus, Phase
+from appliance.ha.actions import Checkpoint, Decision, NoteFenced, Propose, StopMode, StopPostgres
+from appliance.ha.facts import appointed, is_writable, may_resume
+from appliance.ha.seen import Observation
+from appliance.ha.start import cannot_be_primary, clean_end
+
+_STOP_AGAIN_S = 2.0
+
+
+def fence_newer_epoch(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R5: a primary whose epoch is over stops at once.
+
+    Protects: at most one writable primary. Here the node has read that another was appointed, that an election
+    was opened, or that its lease was taken: it need not wait for its own deadline.
+    """
+    if not is_writable(seen) or state.appointment is None or may_resume(state, seen) is not None:
+        return None
+    reason = f"epoch {state.appointment.epoch} belongs to {state.appointment.node}, lease {state.lease}"
+    return Decision(f"primary no more: {reason}", (StopPostgres(StopMode.IMMEDIATE),))
+
+
+def fence_without_lease(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R4: a primary that could not renew stops before its lease can run out.
+
+    Protects: at most one writable primary. The agent begins at 60 % of ttl; the guard does the same just before
+    the deadline, whatever has become of the agent.
+    """
+    held, lease = may_resume(state, seen), seen.lease
+    if not is_writable(seen) or held is None:
+        return None
+    if lease is not None and lease.epoch == held.epoch and lease.left_s > policy.fence_below_s:
+        return None
+    left = f"{lease.left_s:.1f} s of lease left" if lease is not None else "no lease"
+    actions = (NoteFenced(held.epoch), StopPostgres(StopMode.IMMEDIATE))
+    return Decision(f"primary with {left}: renewals have stopped", actions)
+
+
+def give_back_after_fence(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R4: an epoch in which this node was fenced is given back, never resumed."""
+    held = appointed(state, seen)
+    if held is None or state.lease is not LeaseStatus.HELD or held.epoch > seen.notes.fenced_epoch:
+        return None
+    if seen.contact_s is None or is_writable(seen):
+        return None
+    reason = f"{seen.me.name} stopped being primary in epoch {held.epoch}"
+    return Decision(reason, (Propose(Release(held.epoch, seen.me.name, reason, clean_end(seen))),))
+
+
+def hand_over(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """The source of a switchover stops fast, so that every standby gets its last record, then gives its lease back.
+
+    The lease is kept until PostgreSQL is down: nobody else may open before (R10).
+    """
+    operation, held = state.running_operation(), appointed(state, seen)
+    if operation is None or held is None or state.lease is not LeaseStatus.HELD:
+        return None
+    if operation.source != held.node or operation.epoch != held.epoch:
+        return None
+    name = f"{operation.kind} {operation.id}"
+    if operation.phase is Phase.REQUESTED and not seen.checkpointing and is_writable(seen):
+        if seen.checkpointed_operation == operation.id:
+            return None
+        return Decision(f"{name}: checkpoint, so that the stop is short", (Checkpoint(operation.id),))
+    if operation.phase is not Phase.STOPPING:
+        return None
+    if seen.postmaster is None:
+        end = clean_end(seen)
+        reason = f"{name}: {held.node} stopped " + ("cleanly" if end else "without a shutdown checkpoint")
+        return Decision(reason, (NoteFenced(held.epoch), Propose(Release(held.epoch, held.node, reason, end))))
+    if seen.stopping_s is None:
+        return Decision(f"{name}: stop for {operation.target or 'the best standby'}", (StopPostgres(StopMode.FAST),))
+    if seen.stopping_s > policy.primary_stop_timeout_s:
+        return Decision(f"{name}: not stopped after {seen.stopping_s:.0f} s", (StopPostgres(StopMode.IMMEDIATE),))
+    return Decision(f"{name}: stopping for {seen.stopping_s:.1f} s")
+
+
+def give_up(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R11: a primary that cannot come back, or not within primary_start_timeout, lets others be elected."""
+    held = may_resume(state, seen)
+    if held is None or seen.contact_s is None:
+        return None
+    problem = cannot_be_primary(state, seen) if seen.postmaster is None else None
+    if problem is None and (seen.instance is not None or seen.answer_age_s <= policy.primary_start_timeout_s):
+        return None
+    reason = problem or f"PostgreSQL has not answered for {seen.answer_age_s:.0f} s"
+    if seen.postmaster is not None:
+        return Decision(f"{reason}: stop", (NoteFenced(held.epoch), StopPostgres(StopMode.IMMEDIATE)))
+    return Decision(reason, (NoteFenced(held.epoch), Propose(Release(held.epoch, held.node, reason))))

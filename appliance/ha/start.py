@@ -1,0 +1,156 @@
+"""Rules for a PostgreSQL that does not run: make it, bring it back, or rebuild it."""
+
+from appliance.cluster.commands import AbandonBootstrap, FinishBootstrap, Rebuild
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole, Position
+from appliance.ha.actions import (
+    Action,
+    Clone,
+    Decision,
+    ForgetIncarnation,
+    Initialise,
+    NoteFenced,
+    Propose,
+    Rewind,
+    StartPrimary,
+    StartStandby,
+    StopMode,
+    StopPostgres,
+)
+from appliance.ha.facts import appointed, holds_lease, may_resume, me, needs_rebuild, same_cluster
+from appliance.ha.seen import DirectoryKind, JobSeen, Observation
+from appliance.ha.standby import upstream
+
+_RETRY_S = {"initialise": 5.0, "clone": 5.0, "rewind": 1.0}
+_STOP_AGAIN_S = 2.0
+
+
+def retry_after_s(kind: str) -> float:
+    """How long a failed job is shown before it is tried again."""
+    return _RETRY_S.get(kind, 5.0)
+
+
+def progress(job: JobSeen) -> str:
+    share = ""
+    if job.done_bytes is not None and job.total_bytes:
+        share = f", {100 * job.done_bytes / job.total_bytes:.0f} % of {job.total_bytes / 2**20:.0f} MiB"
+    return f"{job.kind} for {job.seconds:.0f} s{', ' + job.phase if job.phase else ''}{share}"
+
+
+def clean_end(seen: Observation) -> Position | None:
+    """The last record of a primary that shut down cleanly; None when it did not."""
+    directory = seen.directory
+    if directory.shut_down and directory.was_primary:
+        return Position(directory.timeline, directory.checkpoint_lsn)
+    return None
+
+
+def initialise(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """The one node that was chosen runs initdb, in a directory that is missing or empty; never over data."""
+    if state.initialised or state.bootstrap is None or state.bootstrap.node != seen.me.name or seen.contact_s is None:
+        return None
+    directory = seen.directory
+    if directory.kind in {DirectoryKind.MISSING, DirectoryKind.EMPTY}:
+        return Decision("initialises the cluster", (Initialise(),))
+    if directory.kind is DirectoryKind.CLUSTER and directory.incarnation and not directory.problem:
+        command = FinishBootstrap(
+            node=seen.me.name,
+            system_identifier=directory.system_identifier,
+            incarnation=directory.incarnation,
+            position=Position(directory.timeline, directory.checkpoint_lsn),
+            at=seen.wall_time,
+        )
+        return Decision("the new data directory is complete", (Propose(command),))
+    reason = directory.problem or "the data directory is not empty"
+    return Decision(reason, (Propose(AbandonBootstrap(seen.me.name, reason)),))
+
+
+def cannot_be_primary(state: ClusterState, seen: Observation) -> str | None:
+    """Why the appointed node's directory can not open in this epoch, or None (R13, R14)."""
+    held, directory = appointed(state, seen), seen.directory
+    if directory.kind is not DirectoryKind.CLUSTER:
+        return f"the data directory is {directory.kind}"
+    if directory.problem:
+        return directory.problem
+    if not same_cluster(state, seen):
+        return f"the data directory has system identifier {directory.system_identifier}, not {state.system_identifier}"
+    if held is not None and directory.incarnation != held.incarnation:
+        return "the data directory is not the one that was appointed"
+    if held is not None and held.opened and seen.postmaster is None and directory.timeline != held.timeline:
+        return f"the data directory is on timeline {directory.timeline}, not {held.timeline}"
+    return None
+
+
+def restart_in_place(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R11: in asynchronous mode a crashed primary comes back where it was; a failover would lose commits."""
+    held, directory = may_resume(state, seen), seen.directory
+    if held is None or seen.postmaster is not None or not holds_lease(state, seen, policy):
+        return None
+    if not held.opened and directory.timeline != held.timeline:
+        return None
+    if directory.standby_signal or not directory.was_primary or cannot_be_primary(state, seen) is not None:
+        return None
+    return Decision(f"primary of epoch {held.epoch}: start in place", (StartPrimary(held.epoch),))
+
+
+def await_lease(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """A primary that was restarted asks for its lease before it becomes a standby; for two ttl at most."""
+    held = may_resume(state, seen)
+    if held is None or seen.postmaster is not None or seen.directory.standby_signal:
+        return None
+    if holds_lease(state, seen, policy) or seen.answer_age_s > 2 * policy.ttl_s:
+        return None
+    return Decision(f"waits for the lease of epoch {held.epoch}")
+
+
+def rebuild(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R13, R15: forget the incarnation, say so, stop, then rewind if that can work, else clone."""
+    reason = needs_rebuild(state, seen)
+    held = state.appointment
+    if reason is None or held is None or held.node == seen.me.name or me(state, seen).role is NodeRole.WITNESS:
+        return None
+    if state.lease is not LeaseStatus.HELD or not held.opened or seen.contact_s is None:
+        return Decision(f"{reason}; waits for an open primary to copy from")
+    if not me(state, seen).rebuilding or seen.directory.incarnation:
+        return Decision(reason, (ForgetIncarnation(), Propose(Rebuild(seen.me.name))))
+    if seen.postmaster is not None:
+        return _stop_before(seen, reason)
+    rewindable = seen.directory.kind is DirectoryKind.CLUSTER and not seen.notes.needs_clone and policy.use_pg_rewind
+    if rewindable:
+        return Decision(f"{reason}: rewind to {held.node}", (Rewind(held.node, held.timeline),))
+    return Decision(f"{reason}: clone {held.node}", (Clone(held.node),))
+
+
+def _stop_before(seen: Observation, reason: str) -> Decision:
+    if seen.stopping_s is not None and seen.stopping_s < _STOP_AGAIN_S:
+        return Decision(f"{reason}: stopping for {seen.stopping_s:.1f} s")
+    return Decision(f"{reason}: stop", (StopPostgres(StopMode.FAST),))
+
+
+def start_standby(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """Serve reads, with the present primary as source or, when there is none or no quorum, without one."""
+    directory = seen.directory
+    if seen.postmaster is not None or me(state, seen).role is NodeRole.WITNESS or not state.initialised:
+        return None
+    if directory.kind is not DirectoryKind.CLUSTER or directory.problem or not same_cluster(state, seen):
+        return None
+    if seen.contact_s is None and seen.answer_age_s <= 2 * policy.ttl_s:
+        return Decision("waits for a quorum before it starts")
+    held, actions = may_resume(state, seen), list[Action]()
+    if held is not None and held.opened:
+        actions.append(NoteFenced(held.epoch))
+    source = upstream(state, seen) if seen.contact_s is not None else ""
+    actions.append(StartStandby(source))
+    return Decision(f"start as standby of {source}" if source else "start as standby without a source", tuple(actions))
+
+
+def why_stopped(state: ClusterState, seen: Observation) -> str:
+    directory = seen.directory
+    if directory.kind is DirectoryKind.FOREIGN:
+        return "the data directory holds other files: move them away or set postgresql.data_dir"
+    if directory.kind is DirectoryKind.CLUSTER and not same_cluster(state, seen):
+        return (
+            f"the data directory belongs to system {directory.system_identifier}, the cluster is"
+            f" {state.system_identifier}: move it away, then this node clones the cluster"
+        )
+    return directory.problem or "PostgreSQL is stopped"

@@ -1,0 +1,306 @@
+"""The node's own file, `node.yml`: what is local to one machine. Read once, frozen, checked as a whole.
+
+What all nodes share is the configuration document in the replicated state (appliance.cluster.config); `bootstrap`
+only carries its first version.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from appliance.cluster.config import ConfigError, read_policy
+from appliance.cluster.state import NodeRole
+from appliance.node.config_problems import ConfigProblem, problems_of
+from appliance.node.config_sample import SAMPLE
+from appliance.node.config_values import (
+    WILDCARDS,
+    AbsolutePath,
+    ElectionTimeout,
+    Listen,
+    ListenList,
+    NodeName,
+    Off,
+    Reachable,
+    SegmentMb,
+    SqlName,
+    TagValue,
+    join_address,
+    split_address,
+)
+
+DEFAULT_STATE_DIR = Path("/var/lib/appliance")
+_SOCKET_PATH_LIMIT_BYTES = 107
+"""the kernel's, for the path of a unix socket"""
+_PATHS: Mapping[str, Mapping[str, str]] = {
+    "raft": {"dir": "raft"},
+    "http": {"socket": "run/api.sock", "token_file": "api.token"},
+    "postgresql": {"data_dir": "data", "socket_dir": "run"},
+}
+"""below state_dir unless the file says otherwise"""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class RaftSection(_Section):
+    listen: Listen = Field("0.0.0.0:7400", description="host:port")
+    advertise: Reachable | None = Field(None, description="host:port that the other nodes reach")
+    dir: AbsolutePath = Field(description="an absolute path")
+    election_timeout: ElectionTimeout = Field((0.5, 1.0), description="two durations, like [500ms, 1s]")
+    """seconds: shortest and longest silence before this replica stands for election"""
+
+
+class HttpSection(_Section):
+    listen: Listen = Field("0.0.0.0:8008", description="host:port")
+    advertise: Reachable | None = Field(None, description="host:port that clients and the other nodes reach")
+    socket: AbsolutePath = Field(description="an absolute path")
+    token_file: AbsolutePath = Field(description="an absolute path")
+
+
+class PostgresqlSection(_Section):
+    listen: ListenList = Field("0.0.0.0:5432", description="host:port, or host,host:port")
+    advertise: Reachable | None = Field(None, description="host:port that clients and standbys reach")
+    data_dir: AbsolutePath = Field(description="an absolute path")
+    wal_dir: AbsolutePath | None = Field(None, description="an absolute path outside the data directory")
+    bin_dir: AbsolutePath | None = Field(None, description="an absolute path, like /usr/lib/postgresql/17/bin")
+    socket_dir: AbsolutePath = Field(description="an absolute path")
+    parameters: Mapping[str, str] = Field({}, description="PostgreSQL parameters that are local to this node")
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _as_postgresql_writes_them(cls, value: object) -> Mapping[str, str]:
+        return read_policy({"postgresql": {"parameters": value or {}}}).parameters
+
+    @property
+    def listen_hosts(self) -> tuple[str, ...]:
+        hosts = self.listen.rpartition(":")[0].split(",")
+        return tuple(host.strip().removeprefix("[").removesuffix("]") for host in hosts)
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+class InitdbSection(_Section):
+    locale: str = Field("C.UTF-8", description="a locale that `locale -a` lists")
+    encoding: str = Field("UTF8", description="an encoding of PostgreSQL, like UTF8")
+    wal_segsize: SegmentMb = Field(16, alias="wal-segsize", description="a power of two, like 16MB")
+    """MB"""
+
+
+class ApplicationSection(_Section):
+    user: SqlName = Field(description="a role name, like app")
+    database: SqlName = Field(description="a database name, like app")
+
+
+class BootstrapSection(_Section):
+    config: Mapping[str, object] = Field({}, description="settings of the configuration document")
+    application: ApplicationSection | None = Field(None, description="user and database")
+
+
+class TlsSection(_Section):
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+class LogSection(_Section):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    format: Literal["json", "pretty", "auto"] = Field("auto", description="json, pretty or auto")
+    """auto: pretty on a terminal"""
+
+
+class NodeConfig(_Section):
+    name: NodeName = Field(description="this node's name, one of `members`")
+    cluster: NodeName = Field(description="the cluster's name, the same on every node")
+    role: NodeRole = Field(NodeRole.DATA, description="data, witness or learner")
+    members: Mapping[NodeName, Reachable] = Field(
+        description="every member's name with its raft host:port, this node's too"
+    )
+    state_dir: AbsolutePath = Field(DEFAULT_STATE_DIR, description="an absolute path")
+    raft: RaftSection = Field(description="listen, advertise, dir, election_timeout")
+    http: HttpSection = Field(description="listen, advertise, socket, token_file")
+    postgresql: PostgresqlSection = Field(description="listen, advertise, data_dir and so on")
+    initdb: InitdbSection = Field(description="locale, encoding, wal-segsize")
+    bootstrap: BootstrapSection = Field(description="config, application")
+    tls: TlsSection | None = Field(None, description="nothing: it is not available yet")
+    tags: Mapping[str, TagValue] = Field({}, description="names with single values")
+    log: LogSection = Field(description="level, format")
+    watchdog: Off = Field("off", description="off")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: object) -> object:
+        """An absent section is an empty one, and paths follow `state_dir`."""
+        if not isinstance(given, Mapping):
+            return given
+        filled = dict(given)
+        state_dir = filled.get("state_dir", DEFAULT_STATE_DIR)
+        base = Path(state_dir) if isinstance(state_dir, str | Path) else DEFAULT_STATE_DIR
+        for section in ("raft", "http", "postgresql", "initdb", "bootstrap", "log"):
+            value = filled.get(section)
+            paths = {key: base / below for key, below in _PATHS.get(section, {}).items()}
+            if value is None or isinstance(value, Mapping):
+                filled[section] = paths | dict(value or {})
+        return filled
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        problems = [problem for check in _CHECKS for problem in check(self)]
+        if problems:
+            raise ConfigProblem(problems)
+        return self
+
+    @property
+    def raft_address(self) -> str:
+        """host:port where the other nodes reach this replica."""
+        return self.raft.advertise or self.members[self.name]
+
+    @property
+    def http_address(self) -> str:
+        """host:port where others reach the API."""
+        host, port = split_address(self.http.listen)
+        return self.http.advertise or self._advertised(host, port)
+
+    @property
+    def postgres_address(self) -> str:
+        """host:port where clients and standbys reach PostgreSQL; empty for a witness."""
+        if self.role is NodeRole.WITNESS:
+            return ""
+        return self.postgresql.advertise or self._advertised(self.postgresql.listen_hosts[0], self.postgresql.port)
+
+    def _advertised(self, listen_host: str, port: int) -> str:
+        host = split_address(self.members[self.name])[0] if listen_host in WILDCARDS else listen_host
+        return join_address(host, port)
+
+    @property
+    def application_password_file(self) -> Path:
+        """The node writes the generated password of `bootstrap.application` there, mode 0600."""
+        return self.state_dir / "application.password"
+
+    def advice(self) -> tuple[str, ...]:
+        """What is allowed but hardly meant."""
+        count = len(self.members)
+        if count % 2 == 0:
+            return (f"members: {count} voters survive no more losses than {count - 1}; add a witness or remove one",)
+        if count > 7:
+            return (f"members: {count} voters make every decision wait for {count // 2 + 1}; at most 7 do well",)
+        return ()
+
+    @staticmethod
+    def load(path: Path) -> "NodeConfig":
+        """Read and check a file. Raises ConfigProblem with everything that is wrong with it."""
+        try:
+            document = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506  # a SafeLoader
+        except OSError as error:
+            raise ConfigProblem([f"{path}: {(error.strerror or str(error)).lower()}"]) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigProblem([f"{path}: not YAML: {' '.join(str(error).split())}"]) from None
+        if not isinstance(document, Mapping):
+            raise ConfigProblem([f"{path}: no settings in it; `appliance node --sample` prints a file to begin with"])
+        return NodeConfig.read(document)
+
+    @staticmethod
+    def read(document: Mapping[str, object]) -> "NodeConfig":
+        """Check a document. Raises ConfigProblem with everything that is wrong with it."""
+        try:
+            return NodeConfig.model_validate(document)
+        except ValidationError as error:
+            raise ConfigProblem(problems_of(error, NodeConfig)) from None
+
+    @staticmethod
+    def sample() -> str:
+        """A commented file that loads."""
+        return SAMPLE
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key written twice: PyYAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [key for key, count in keys.items() if count > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{twice[0]!r} is written twice; leave one", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _members_agree(config: NodeConfig) -> Iterator[str]:
+    if config.name not in config.members:
+        known = ", ".join(config.members) or "none"
+        yield f"members: {config.name!r}, this node's name, is not among them ({known}); add it with its raft address"
+    for address, count in Counter(config.members.values()).items():
+        if count > 1:
+            names = ", ".join(name for name, other in config.members.items() if other == address)
+            yield f"members: {address!r} belongs to {names}; every member needs an address of its own"
+    folded = Counter(_folded(name) for name in config.members)
+    alike = [name for name in config.members if folded[_folded(name)] > 1]
+    if alike:
+        yield f"members: {', '.join(alike)} differ in case or punctuation only; choose names that differ in letters"
+
+
+def _folded(name: str) -> str:
+    """How a name looks as a PostgreSQL slot name."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+
+
+def _tls_is_refused(config: NodeConfig) -> Iterator[str]:
+    if config.tls is not None:
+        yield "tls: not available yet, connections are not encrypted; remove it and keep the ports on a private network"
+
+
+def _bootstrap_reads(config: NodeConfig) -> Iterator[str]:
+    try:
+        read_policy(config.bootstrap.config, election_max_s=config.raft.election_timeout[1])
+    except ConfigError as error:
+        yield f"bootstrap.config.{error}"
+
+
+def _parameters_are_local(config: NodeConfig) -> Iterator[str]:
+    if config.postgresql.parameters:
+        from appliance.postgres.settings import CONTROLLED
+
+        for name in sorted(CONTROLLED & {name.lower() for name in config.postgresql.parameters}):
+            yield f"postgresql.parameters.{name}: set by the appliance, the same on every node; remove it here"
+
+
+def _paths_fit(config: NodeConfig) -> Iterator[str]:
+    postgresql = config.postgresql
+    for key, path in (
+        ("http.socket", config.http.socket),
+        ("postgresql.socket_dir", postgresql.socket_dir / f".s.PGSQL.{postgresql.port}"),
+    ):
+        length = len(bytes(path))
+        if length > _SOCKET_PATH_LIMIT_BYTES:
+            limit = _SOCKET_PATH_LIMIT_BYTES
+            yield f"{key}: {str(path)!r} has {length} bytes, a unix socket may have {limit}; choose a shorter path"
+    for key, inner in (
+        ("state_dir", config.state_dir),
+        ("raft.dir", config.raft.dir),
+        ("postgresql.wal_dir", postgresql.wal_dir),
+        ("postgresql.socket_dir", postgresql.socket_dir),
+    ):
+        if inner is not None and inner.is_relative_to(postgresql.data_dir):
+            yield f"{key}: {str(inner)!r} lies in postgresql.data_dir, which clones replace; choose a path outside it"
+
+
+def _ports_differ(config: NodeConfig) -> Iterator[str]:
+    ports = {
+        "raft.listen": split_address(config.raft.listen)[1],
+        "http.listen": split_address(config.http.listen)[1],
+        "postgresql.listen": config.postgresql.port,
+    }
+    for port, count in Counter(ports.values()).items():
+        if count > 1:
+            keys = [key for key, other in ports.items() if other == port]
+            yield f"{keys[-1]}: port {port} is also that of {keys[0]}; give each a port of its own"
+
+
+_CHECKS = (_members_agree, _tls_is_refused, _bootstrap_reads, _parameters_are_local, _paths_fit, _ports_differ)

@@ -1,0 +1,181 @@
+"""The raft leader's side: collect reports, confirm leases (R3), run `plan`.
+
+Every node has one; it acts only while this node's replica leads, and what it noted belongs to one term.
+Requests come from the replica's pool threads, `step` from the control loop.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from appliance.cluster.codec import encode_command
+from appliance.cluster.commands import Command, Depose, NotePosition
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, LeaseStatus
+from appliance.ha.plan import Plan, Situation, plan
+from appliance.ha.seen import LeaderSeen, Report, ReportSeen
+from appliance.node.clock import boottime_s, wall_time
+from appliance.node.messages import ReportAnswer, SendReport
+from raft import Applied, Outcome, Refused, Replica, View
+
+BARRIER_LIMIT_S = 1.0
+PROPOSE_LIMIT_S = 2.0
+
+
+@dataclass
+class LeaseLedger:
+    """R3 on the raft leader: when a renewal was confirmed, and which epoch is confirmed no more (T13).
+
+    One lock holds the two together: once a deposition is proposed, no confirmation may follow in that term.
+    """
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _term: int = 0
+    _confirmed_s: dict[int, float] = field(default_factory=dict)
+    _deposing: set[int] = field(default_factory=set)
+
+    def confirm(self, term: int, epoch: int, now_s: float) -> bool:
+        with self._lock:
+            self._enter(term)
+            if term < self._term or epoch in self._deposing:
+                return False
+            self._confirmed_s[epoch] = now_s
+            return True
+
+    def begin_deposing(self, term: int, epoch: int, silent_since_s: float) -> bool:
+        """False when a renewal was confirmed after `silent_since_s`: then there is nothing to depose."""
+        with self._lock:
+            self._enter(term)
+            if term < self._term or self._confirmed_s.get(epoch, 0.0) > silent_since_s:
+                return False
+            self._deposing.add(epoch)
+            return True
+
+    def cease_deposing(self, epoch: int) -> None:
+        """The deposition is known never to enter the log."""
+        with self._lock:
+            self._deposing.discard(epoch)
+
+    def confirmed_s(self, term: int, epoch: int) -> float | None:
+        with self._lock:
+            return self._confirmed_s.get(epoch) if term == self._term else None
+
+    def _enter(self, term: int) -> None:
+        if term > self._term:
+            self._term, self._confirmed_s, self._deposing = term, {}, set()
+
+
+class Watch:
+    """Since when something has been as it is: for how long an election or a phase has lasted, as seen from here."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._since_s = 0.0
+
+    def age_s(self, key: object, now_s: float) -> float:
+        if key != self._key:
+            self._key, self._since_s = key, now_s
+        return now_s - self._since_s
+
+
+class Coordinator:
+    def __init__(self, replica: Replica[ClusterState], wake: Callable[[], None], log: Callable[[Plan], None]) -> None:
+        self._replica = replica
+        self._wake = wake
+        self._log = log
+        self._ledger = LeaseLedger()
+        self._received: dict[str, tuple[float, Report]] = {}
+        self._election, self._phase = Watch(), Watch()
+        self._noted_s = 0.0
+        self._proposed: Future[Outcome] | None = None
+        self._said = ""
+
+    def reports(self) -> Mapping[str, ReportSeen]:
+        now_s = boottime_s()
+        return {name: ReportSeen(r, now_s - at_s) for name, (at_s, r) in dict(self._received).items()}
+
+    def receive(self, message: SendReport) -> ReportAnswer:
+        """Take a report; if it asks for a lease, make a read barrier and say whether the sender still holds it.
+
+        Called on a pool thread; waits for the barrier, at most BARRIER_LIMIT_S.
+        """
+        report, view = message.report, self._replica.view()
+        if not view.is_leader:
+            return ReportAnswer(leader=False)
+        _, before = self._received.get(report.node, (0.0, None))
+        self._received[report.node] = (boottime_s(), report)
+        if before is None or _matters(before) != _matters(report):
+            self._wake()
+        confirmed = None
+        if report.renew_epoch is not None:
+            confirmed = self._confirm(view.term, report.node, report.renew_epoch)
+        return ReportAnswer(leader=True, confirmed_epoch=confirmed, index=view.index, reports=self.reports())
+
+    def _confirm(self, term: int, node: str, epoch: int) -> int | None:
+        outcome = self._replica.barrier(BARRIER_LIMIT_S).result()
+        if not isinstance(outcome, Applied):
+            return None
+        view = self._replica.view()
+        held = view.state.appointment
+        if not view.is_leader or view.term != term or held is None or view.state.lease is not LeaseStatus.HELD:
+            return None
+        if held.node != node or held.epoch != epoch or view.state.election is not None:
+            return None
+        return epoch if self._ledger.confirm(term, epoch, boottime_s()) else None
+
+    def step(self, view: View[ClusterState], policy: Policy) -> str:
+        """Run `plan` if this node leads and nothing proposed is on its way; answers what it is doing, in words."""
+        if not view.is_leader or view.leading_since_s is None:
+            return ""
+        if self._proposed is not None and not self._proposed.done():
+            return self._said
+        answer = plan(self._situation(view, policy, view.leading_since_s))
+        self._said = answer.because
+        for command in answer.commands:
+            self._propose(view, answer, command)
+        return self._said
+
+    def _situation(self, view: View[ClusterState], policy: Policy, since_s: float) -> Situation:
+        now_s, state = boottime_s(), view.state
+        operation = state.running_operation()
+        epoch = state.appointment.epoch if state.appointment is not None else 0
+        confirmed_s = self._ledger.confirmed_s(view.term, epoch)
+        leader = LeaderSeen(
+            leading_s=now_s - since_s,
+            confirmed_s=None if confirmed_s is None else now_s - confirmed_s,
+            election_s=self._election.age_s((view.term, state.election.number if state.election else 0), now_s),
+            phase_s=self._phase.age_s((view.term, operation and (operation.id, operation.phase)), now_s),
+            noted_s=now_s - self._noted_s,
+        )
+        return Situation(state, self.reports(), leader, policy, wall_time())
+
+    def _propose(self, view: View[ClusterState], answer: Plan, command: Command) -> None:
+        if isinstance(command, Depose):
+            since_s = self._silent_since_s(view, command.epoch)
+            if not self._ledger.begin_deposing(view.term, command.epoch, since_s):
+                return
+        if isinstance(command, NotePosition):
+            self._noted_s = boottime_s()
+        else:
+            self._log(answer)
+        self._proposed = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
+        self._proposed.add_done_callback(lambda outcome: self._settle(command, outcome.result()))
+
+    def _silent_since_s(self, view: View[ClusterState], epoch: int) -> float:
+        confirmed_s = self._ledger.confirmed_s(view.term, epoch)
+        return confirmed_s if confirmed_s is not None else (view.leading_since_s or 0.0)
+
+    def _settle(self, command: Command, outcome: Outcome) -> None:
+        never_logged = isinstance(outcome, Refused) and outcome.index is None
+        if isinstance(command, Depose) and never_logged:
+            self._ledger.cease_deposing(command.epoch)
+        self._wake()
+
+
+def _matters(report: Report) -> Report:
+    """The report without what changes all the time: a difference here is worth a plan at once."""
+    return replace(report, lsn=0, received_lsn=0, replayed_lsn=0, doing="", progress="")
+
+

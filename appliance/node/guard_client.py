@@ -1,0 +1,347 @@
+"""The node's side of the guard: start one or find the one that lives, ask it, and hear from it.
+
+Every call opens a connection of its own and is bounded; one more stays open for the events.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from appliance.node.guard import ANOTHER_LIVES, PROTOCOL, SOCKET_NAME
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+# Isolated and without site-packages: small, and independent of whatever else is installed or in the way.
+LAUNCH = "import sys; sys.path.append(sys.argv.pop(1)); from appliance.node.guard import main; main()"
+
+CALL_LIMIT_S = 2.0
+START_LIMIT_S = 5.0
+RETRY_S = 0.02
+EVENTS_LIMIT = 1000
+
+Message = dict[str, Any]
+
+
+class GuardError(Exception):
+    """The guard refused, or gave no answer; `code` says which, for programs.
+
+    After `timeout` or `unreachable` it is unknown whether the request was carried out: ask for the status.
+    """
+
+    def __init__(self, code: str, because: str) -> None:
+        super().__init__(f"guard: {because} ({code})")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When the guard ends PostgreSQL unless it is told otherwise before."""
+
+    epoch: int
+    at_s: float
+    """CLOCK_BOOTTIME of SIGQUIT."""
+    half_margin_s: float
+    """From SIGQUIT to SIGKILL for all that is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postmaster:
+    pid: int
+    started_at_s: float
+    """CLOCK_BOOTTIME, to a hundredth of a second."""
+    data_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The postmaster ended: with an exit code or by a signal.
+
+    Code 0 is no proof of a clean shutdown: an immediate one ends with it too. The control file knows.
+    """
+
+    pid: int
+    code: int | None
+    signal: int | None
+    clean: bool
+    """Nothing of the instance is left. False: something hangs in the kernel; another event will follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """A deadline passed and the guard ended PostgreSQL. Followed by `Exited`."""
+
+    epoch: int
+    how: Literal["quit", "kill"]
+    took_s: float
+
+
+GuardEvent = Exited | Fenced
+
+
+@dataclass(frozen=True, slots=True)
+class GuardStatus:
+    pid: int
+    protocol: int
+    locked_memory: bool
+    postmaster: Postmaster | None
+    """None only when nothing of the instance is left."""
+    ending: bool
+    """The postmaster is being ended, or is dead and its leftovers are."""
+    last_exit: Exited | None
+    deadline_s: float | None
+    deadline_epoch: int | None
+    fenced_epoch: int | None
+    """Epoch of the last fence, also of one that is under way or that an earlier guard recorded."""
+
+
+class GuardClient:
+    """The guard of one run directory. Not for use by several threads."""
+
+    def __init__(self, run_dir: Path, python: str = sys.executable) -> None:
+        self._run_dir = run_dir
+        self._python = python
+        self._events: _Connection | None = None
+        self._waiting: deque[GuardEvent] = deque(maxlen=EVENTS_LIMIT)
+
+    def ensure(self, limit_s: float = 3.0) -> None:
+        """Connect to the living guard, or start one and connect. Cheap when connected."""
+        self._hear()
+        until_s = time.monotonic() + limit_s
+        while self._events is None:
+            try:
+                self._events = self._connect(until_s)
+            except GuardError as error:
+                if error.code != "unreachable" or time.monotonic() >= until_s:
+                    raise
+                self._launch(until_s)
+
+    def fileno(self) -> int | None:
+        """Tell the selector where events arrive; None without a connection."""
+        return self._events.socket.fileno() if self._events is not None else None
+
+    def events(self) -> list[GuardEvent]:
+        """Take what has happened since the last call. Events of a lost connection are lost: see the status."""
+        self._hear()
+        heard = list(self._waiting)
+        self._waiting.clear()
+        return heard
+
+    def close(self) -> None:
+        """Let go of the guard, which goes on."""
+        if self._events is not None:
+            self._events.socket.close()
+        self._events = None
+
+    def status(self, limit_s: float = 0.5) -> GuardStatus:
+        """Ask what the guard knows."""
+        return _status(self._call("status", limit_s=limit_s))
+
+    def start_postgres(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        data_dir: Path,
+        log_file: Path,
+        deadline: Deadline | None,
+    ) -> int:
+        """Start the postmaster and answer its pid; with a deadline, it is held from before the start."""
+        answer = self._call(
+            "start",
+            limit_s=START_LIMIT_S,
+            argv=list(argv),
+            env=dict(env),
+            data_dir=str(data_dir),
+            log_file=str(log_file),
+            deadline=None if deadline is None else asdict(deadline),
+        )
+        return int(answer["pid"])
+
+    def set_deadline(self, deadline: Deadline | None) -> None:
+        """Replace the deadline. Refused: `old_epoch`, and `fenced` for an epoch that came to its end."""
+        self._call("deadline", **({"at_s": None} if deadline is None else asdict(deadline)))
+
+    def stop_postgres(self, mode: Literal["fast", "immediate"]) -> None:
+        """Ask the postmaster to end; returns when it is signalled. The deadline stays."""
+        self._call("stop", mode=mode)
+
+    def kill_postgres(self) -> None:
+        """Begin to end the instance as at a deadline: SIGQUIT now, SIGKILL half a margin later."""
+        self._call("kill")
+
+    def clean(self, data_dir: Path) -> None:
+        """End every process that a dead postmaster left in the data directory; returns when none is left."""
+        self._call("clean", data_dir=str(data_dir))
+
+    def reload(self) -> None:
+        """Have PostgreSQL read its configuration again."""
+        self._call("reload")
+
+    def quit(self) -> None:
+        """End the guard. Refused while a postmaster runs."""
+        self._call("quit")
+        self.close()
+
+    def _hear(self) -> None:
+        """Move what has arrived from the connection to `_waiting`."""
+        if self._events is None:
+            return
+        try:
+            for message in self._events.arrived():
+                event = _event(message)
+                if event is not None:
+                    self._waiting.append(event)
+        except GuardError:
+            self.close()
+
+    def _call(self, op: str, limit_s: float = CALL_LIMIT_S, **arguments: object) -> Message:
+        until_s = time.monotonic() + limit_s
+        connection = self._connect(until_s)
+        try:
+            connection.send({"id": 1, "op": op, **arguments}, until_s)
+            while (answer := connection.next(until_s)).get("id") != 1:
+                pass  # an event, which the other connection gets too
+        finally:
+            connection.socket.close()
+        return _granted(answer)
+
+    def _connect(self, until_s: float) -> "_Connection":
+        connection = _Connection(str(self._run_dir / SOCKET_NAME), until_s)
+        try:
+            hello = _granted({"ok": True, **connection.next(until_s)})
+            if hello.get("protocol") != PROTOCOL:
+                raise GuardError("protocol", f"it speaks {hello.get('protocol')}, this node {PROTOCOL}")
+        except GuardError:
+            connection.socket.close()
+            raise
+        return connection
+
+    def _launch(self, until_s: float) -> None:
+        """Start a guard in a session of its own; returns when it listens or another one does."""
+        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        argv = [self._python, "-I", "-S", "-c", LAUNCH, str(PACKAGE_ROOT), "--dir", str(self._run_dir)]
+        starter = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            _, said = starter.communicate(timeout=max(RETRY_S, until_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            starter.kill()
+            starter.communicate()
+            raise GuardError("timeout", f"it did not start in {self._run_dir}") from None
+        if starter.returncode == ANOTHER_LIVES:
+            time.sleep(RETRY_S)  # it is about to listen, or about to leave
+        elif starter.returncode != 0:
+            raise GuardError("no_start", said.decode(errors="replace").strip()[-500:])
+
+
+class _Connection:
+    """JSON lines over a unix socket, each step with a limit."""
+
+    def __init__(self, address: str, until_s: float) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self._heard = b""
+        self._limit(until_s)
+        try:
+            self.socket.connect(address)
+        except OSError as error:
+            self.socket.close()
+            raise _failure(error) from error
+
+    def send(self, message: Message, until_s: float) -> None:
+        self._limit(until_s)
+        try:
+            self.socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise _failure(error) from error
+
+    def next(self, until_s: float) -> Message:
+        """Wait for a message."""
+        while b"\n" not in self._heard:
+            self._limit(until_s)
+            self._receive()
+        return self._take()
+
+    def arrived(self) -> Iterator[Message]:
+        """Give the messages that are here without waiting."""
+        while True:
+            while b"\n" in self._heard:
+                yield self._take()
+            self.socket.setblocking(False)
+            try:
+                self._receive()
+            except BlockingIOError:
+                return
+
+    def _limit(self, until_s: float) -> None:
+        self.socket.settimeout(max(0.001, until_s - time.monotonic()))
+
+    def _receive(self) -> None:
+        try:
+            heard = self.socket.recv(65536)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise _failure(error) from error
+        if not heard:
+            raise GuardError("unreachable", "it closed the connection")
+        self._heard += heard
+
+    def _take(self) -> Message:
+        line, _, self._heard = self._heard.partition(b"\n")
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise GuardError("garbled", "it sent something that is no message")
+        return message
+
+
+def _failure(error: OSError) -> GuardError:
+    """Tell silence from absence."""
+    if isinstance(error, TimeoutError | BlockingIOError):
+        return GuardError("timeout", "no answer in time")
+    return GuardError("unreachable", error.strerror or str(error))
+
+
+def _granted(answer: Message) -> Message:
+    if answer.get("ok") is not True:
+        raise GuardError(str(answer.get("error")), str(answer.get("detail")))
+    return answer
+
+
+def _event(message: Message) -> GuardEvent | None:
+    match message.get("event"):
+        case "exited":
+            return _exited(message)
+        case "fenced":
+            return Fenced(message["epoch"], message["how"], message["took_s"])
+        case _:
+            return None
+
+
+def _exited(fields: Message) -> Exited:
+    return Exited(fields["pid"], fields["code"], fields["signal"], fields["clean"])
+
+
+def _status(answer: Message) -> GuardStatus:
+    postmaster, deadline, fenced = answer["postmaster"], answer["deadline"], answer["fenced"]
+    return GuardStatus(
+        pid=answer["pid"],
+        protocol=answer["protocol"],
+        locked_memory=answer["locked_memory"],
+        postmaster=postmaster
+        and Postmaster(postmaster["pid"], postmaster["started_at_s"], Path(postmaster["data_dir"])),
+        ending=answer["ending"],
+        last_exit=answer["last_exit"] and _exited(answer["last_exit"]),
+        deadline_s=deadline and deadline["at_s"],
+        deadline_epoch=deadline and deadline["epoch"],
+        fenced_epoch=fenced and fenced["epoch"],
+    )

@@ -1,0 +1,72 @@
+"""What nodes say to each other beside the log: reports with renewals, operators' requests, credentials.
+
+JSON through the one codec; a message that does not fit is a `MessageError`, never an exception of another kind.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.api.published import OperatorAnswer, OperatorRequest
+from appliance.cluster.codec import from_json, to_json
+from appliance.ha.seen import Report, ReportSeen
+
+
+class MessageError(ValueError):
+    """A message from a peer that this node cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendReport:
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class ReportAnswer:
+    leader: bool
+    """False: the receiver does not lead; nothing else in the answer counts"""
+    confirmed_epoch: int | None = None
+    """the lease of this epoch was renewed by a read barrier made after the report arrived (R3)"""
+    index: int = 0
+    """the leader's applied index: the sender's knowledge is fresh once it has applied as much"""
+    reports: Mapping[str, ReportSeen] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Operate:
+    request: OperatorRequest
+    document: Mapping[str, object] = field(default_factory=dict)
+    """first configuration, for a bootstrap"""
+    cluster: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskCredentials:
+    """For a member that is about to clone; answered with the replication and rewind roles' passwords."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsAnswer:
+    credentials: Mapping[str, object]
+    """empty: this node has none yet"""
+
+
+KINDS: Mapping[str, type] = {
+    c.__name__: c for c in (SendReport, ReportAnswer, Operate, OperatorAnswer, AskCredentials, CredentialsAnswer)
+}
+
+
+def encode(message: object) -> bytes:
+    return json.dumps({"type": type(message).__name__, "body": to_json(message)}, separators=(",", ":")).encode()
+
+
+def decode(raw: bytes) -> Any:
+    """The message, of one of KINDS. Raises MessageError."""
+    try:
+        document = json.loads(raw)
+        return from_json(KINDS[document["type"]], document["body"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MessageError(f"not a message of this version: {error}") from error

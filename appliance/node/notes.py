@@ -1,0 +1,62 @@
+"""What a node must not forget: its notes beside the state, and the incarnation inside the data directory."""
+
+import json
+import secrets
+from pathlib import Path
+
+from appliance.cluster.codec import from_json, to_json
+from appliance.ha.seen import Notes
+from appliance.postgres.files import remove_durably, write_atomically
+
+INCARNATION_FILE = "appliance.incarnation"
+
+
+class NotesError(Exception):
+    """The notes cannot be read. A pledge may be lost with them, so the node does not go on (R6, R13)."""
+
+
+class NotesFile:
+    """One writer, the control loop. `value` is what is on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.value = self._read()
+
+    def _read(self) -> Notes:
+        try:
+            notes: Notes = from_json(Notes, json.loads(self._path.read_bytes()))
+        except FileNotFoundError:
+            return Notes()
+        except (ValueError, OSError) as error:
+            raise NotesError(
+                f"{self._path}: {error}; its pledges are lost: remove it together with the data directory,"
+                " then this node clones the cluster anew"
+            ) from error
+        return notes
+
+    def write(self, notes: Notes) -> None:
+        """On return the notes are on the disk; nothing that depends on them was done before."""
+        if notes != self.value:
+            write_atomically(self._path, json.dumps(to_json(notes), indent=1))
+            self.value = notes
+
+
+def new_incarnation() -> str:
+    return secrets.token_hex(8)
+
+
+def read_incarnation(data_dir: Path) -> str:
+    """The id of this data directory, or empty: then it is not a member's complete directory (R13)."""
+    try:
+        return (data_dir / INCARNATION_FILE).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def write_incarnation(data_dir: Path, incarnation: str) -> None:
+    write_atomically(data_dir / INCARNATION_FILE, f"{incarnation}\n")
+
+
+def forget_incarnation(data_dir: Path) -> None:
+    if data_dir.is_dir():
+        remove_durably(data_dir / INCARNATION_FILE)

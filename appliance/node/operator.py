@@ -1,0 +1,118 @@
+"""What operators ask for: checked and proposed on the raft leader, forwarded there by every other node."""
+
+import secrets
+from collections.abc import Callable, Mapping
+
+from appliance.api.published import OperatorAnswer, OperatorRequest
+from appliance.cluster.codec import encode_command
+from appliance.cluster.commands import BeginBootstrap, Command, StartOperation
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, OperationKind
+from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, switchover_checks
+from appliance.ha.seen import DirectoryKind, ReportSeen
+from appliance.node.clock import wall_time
+from appliance.node.coordinator import BARRIER_LIMIT_S, PROPOSE_LIMIT_S
+from appliance.node.messages import Operate
+from raft import Applied, Refused, Replica
+
+Reports = Callable[[], Mapping[str, ReportSeen]]
+
+
+class Desk:
+    """The raft leader's desk for operators. Called on pool threads; every wait is bounded."""
+
+    def __init__(
+        self, replica: Replica[ClusterState], reports: Reports, policy: Callable[[ClusterState], Policy]
+    ) -> None:
+        self._replica = replica
+        self._reports = reports
+        self._policy = policy
+
+    def handle(self, message: Operate) -> OperatorAnswer:
+        """Answer accepted, refused with every check, unknown, or no_quorum. Decides on a read after a barrier (R2)."""
+        request = message.request
+        barrier = self._replica.barrier(BARRIER_LIMIT_S).result()
+        if not isinstance(barrier, Applied):
+            return OperatorAnswer("no_quorum", request.id, "quorum.none", f"the raft leader has no quorum: {barrier.reason}")
+        state = self._replica.view().state
+        known = next((o for o in state.operations if o.id == request.id), None)
+        if known is not None:
+            return OperatorAnswer("accepted", known.id, message=f"{known.kind} {known.id} is {known.phase}")
+        checks = self._checks(state, request)
+        failed = refusal(checks)
+        if failed is not None:
+            what = f"{failed.candidate}: {failed.detail}" if failed.candidate else failed.detail
+            return OperatorAnswer("refused", request.id, failed.code, what, checks=checks)
+        if request.dry_run:
+            return OperatorAnswer("accepted", "", message="all checks pass; nothing was changed", checks=checks)
+        return self._propose(_command(state, message), request, checks)
+
+    def _checks(self, state: ClusterState, request: OperatorRequest) -> tuple[Check, ...]:
+        reports, policy = self._reports(), self._policy(state)
+        match request.kind:
+            case "bootstrap":
+                return bootstrap_checks(state, reports, request.target)
+            case "switchover":
+                return switchover_checks(state, reports, policy, request.target, request.expected_primary)
+            case "failover":
+                loss = request.allow_data_loss
+                return failover_checks(state, reports, policy, request.target, allow_data_loss=loss)
+
+    def _propose(self, command: Command, request: OperatorRequest, checks: tuple[Check, ...]) -> OperatorAnswer:
+        outcome = self._replica.propose(encode_command(command), f"op-{request.id}", PROPOSE_LIMIT_S).result()
+        match outcome:
+            case Applied():
+                return OperatorAnswer("accepted", request.id, checks=checks)
+            case Refused(reason=reason, index=index):
+                code, _, text = reason.partition(": ")
+                if index is None:
+                    return OperatorAnswer("no_quorum", request.id, "quorum.none", reason)
+                return OperatorAnswer("refused", request.id, code, text, checks=checks)
+            case _:
+                return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
+
+
+def bootstrap_checks(state: ClusterState, reports: Mapping[str, ReportSeen], node: str) -> tuple[Check, ...]:
+    """A cluster is initialised once, on a node whose data directory is missing or empty."""
+    checks = [Check("bootstrap.done", "", not state.initialised, _initialised(state))]
+    running = state.bootstrap is not None
+    checks.append(Check("bootstrap.running", "", not running, f"{state.bootstrap.node if state.bootstrap else 'nobody'} initialises"))
+    seen = reports.get(node)
+    alive = seen is not None and seen.age_s <= FRESH_S and node in state.members
+    checks.append(Check("member.unknown", node, alive, "is up" if alive else "has not reported: is its node running?"))
+    if seen is not None:
+        kind = seen.report.directory
+        free = kind in {DirectoryKind.MISSING, DirectoryKind.EMPTY}
+        hint = "" if free else ": move it away, set postgresql.data_dir, or bootstrap on another node"
+        checks.append(Check("bootstrap.directory_not_empty", node, free, f"its data directory is {_shown(kind)}{hint}"))
+    return tuple(checks)
+
+
+def _shown(kind: DirectoryKind) -> str:
+    return {
+        DirectoryKind.CLUSTER: "a PostgreSQL data directory already",
+        DirectoryKind.FOREIGN: "not empty and holds other files",
+    }.get(kind, str(kind))
+
+
+def _initialised(state: ClusterState) -> str:
+    if not state.initialised:
+        return "not initialised yet"
+    return f"cluster {state.name} is initialised already, system identifier {state.system_identifier}"
+
+
+def _command(state: ClusterState, message: Operate) -> Command:
+    request = message.request
+    if request.kind == "bootstrap":
+        return BeginBootstrap(message.cluster, request.target, message.document)
+    assert state.appointment is not None
+    return StartOperation(
+        id=request.id or secrets.token_hex(6),
+        kind=OperationKind(request.kind),
+        requester=request.requester,
+        reason=request.reason,
+        target=request.target,
+        epoch=state.appointment.epoch,
+        at=wall_time(),
+        allow_data_loss=request.allow_data_loss,
+    )

@@ -1,0 +1,108 @@
+"""A base backup of a running member that becomes a standby, with its tablespaces and a WAL directory of its own."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from appliance.postgres.auto_conf import clean_auto_conf
+from appliance.postgres.commands import stream
+from appliance.postgres.control import read_control
+from appliance.postgres.copies import begin_copy, install_copy, own_name, settle
+from appliance.postgres.errors import PostgresError
+from appliance.postgres.progress import Progress
+from appliance.postgres.settings import CONTROLLED, write_standby_signal
+from appliance.postgres.specs import Clone
+from appliance.postgres.wire import ask
+
+_SILENCE_LIMIT_S = 600.0
+"""a checkpoint of a busy source, or the sync of a large copy on a slow disk, says nothing for that long"""
+_ASK_LIMIT_S = 10.0
+_TABLESPACES = "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''"
+_PROGRESS = re.compile(r"(\d+)/(\d+) kB")
+
+
+def clone(spec: Clone, progress: Progress) -> str:
+    """The system identifier. The old directory is untouched until the new one is complete and on disk."""
+    data_dir = spec.data_dir.resolve()
+    settle(data_dir)
+    progress.phase("asking for tablespaces")
+    mapping = _mapping(ask(spec.source_database, _TABLESPACES, limit_s=_ASK_LIMIT_S))
+    wal_dir = own_name(spec.wal_dir / data_dir.name) if spec.wal_dir else None
+    growing = begin_copy(data_dir, [*mapping.values(), *([wal_dir] if wal_dir else [])])
+    progress.phase("waiting for a checkpoint")
+    stream(
+        _basebackup(spec, growing, wal_dir, mapping),
+        _Watch(progress, growing).said,
+        silence_limit_s=_SILENCE_LIMIT_S,
+    )
+    progress.phase("putting in place")
+    write_standby_signal(growing)  # before it can be started by anybody
+    clean_auto_conf(growing, CONTROLLED)
+    identifier = read_control(spec.binaries, growing).system_identifier
+    install_copy(data_dir)
+    return identifier
+
+
+def _basebackup(spec: Clone, growing: Path, wal_dir: Path | None, mapping: dict[Path, Path]) -> list[str]:
+    return [
+        spec.binaries.tool("pg_basebackup"),
+        f"--pgdata={growing}",
+        f"--dbname={spec.source}",
+        "--wal-method=stream",
+        "--checkpoint=fast",
+        "--progress",
+        "--no-password",
+        # Sooner than the source's wal_sender_timeout takes silence for death.
+        "--status-interval=1",
+        *([f"--slot={spec.slot}"] if spec.slot else []),
+        *([f"--waldir={wal_dir}"] if wal_dir else []),
+        *(f"--tablespace-mapping={_escaped(old)}={_escaped(new)}" for old, new in mapping.items()),
+    ]
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("=", "\\=")
+
+
+def _mapping(rows: list[list[str | None]]) -> dict[Path, Path]:
+    """Where a tablespace's own path is taken here, by the copy that is to be replaced or by anything else."""
+    locations = [Path(row[0]) for row in rows if row[0]]
+    return {location: own_name(location) for location in locations if location.is_absolute() and _taken(location)}
+
+
+def _taken(location: Path) -> bool:
+    try:
+        return any(location.iterdir())
+    except FileNotFoundError:
+        return False
+
+
+class _Watch:
+    """Turns pg_basebackup's lines into progress, and ends it early where the space cannot suffice."""
+
+    def __init__(self, progress: Progress, growing: Path) -> None:
+        self._progress = progress
+        self._growing = growing
+        self._copying = False
+
+    def said(self, line: str) -> None:
+        match = _PROGRESS.search(line)
+        if match is None:
+            return
+        done_bytes, total_bytes = int(match[1]) * 1024, int(match[2]) * 1024
+        if not self._copying:
+            self._copying = True
+            self._check_space(total_bytes - done_bytes)
+            self._progress.phase("copying")
+        self._progress.bytes(done_bytes, total_bytes)
+
+    def _check_space(self, needed_bytes: int) -> None:
+        """Only where all of it goes to one file system is the answer certain."""
+        links = list((self._growing / "pg_tblspc").glob("*")) if self._growing.exists() else []
+        free_bytes = shutil.disk_usage(self._growing if self._growing.exists() else self._growing.parent).free
+        if not links and needed_bytes > free_bytes:
+            raise PostgresError(
+                f"the copy needs {needed_bytes >> 20} MiB and {os.fspath(self._growing.parent)} has "
+                f"{free_bytes >> 20} MiB free; the old data directory is untouched"
+            )

@@ -1,0 +1,104 @@
+"""The data directory on disk: what it is, whether a postmaster lives in it, and what its control file says."""
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+
+from appliance.postgres.binaries import Binaries
+from appliance.postgres.control import ControlData, read_control
+from appliance.postgres.errors import PostgresError
+
+
+class DirectoryKind(StrEnum):
+    MISSING = "missing"
+    EMPTY = "empty"
+    CLUSTER = "cluster"
+    FOREIGN = "foreign"
+    """not empty and no PostgreSQL data directory: never touched"""
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    kind: DirectoryKind
+    major: int | None = None
+    control: ControlData | None = None
+    """None for a cluster: `problem` says why. While a postmaster runs it is as of the first look at that one."""
+    standby_signal: bool = False
+    postmaster_pid: int | None = None
+    """alive, and running in this directory"""
+    rewind_unfinished: bool = False
+    """a rewind began and did not end well: only a clone helps"""
+    problem: str = ""
+
+
+def inspect(data_dir: Path, binaries: Binaries) -> Directory:
+    """Look, without changing anything. Cheap when nothing changed: the control data are kept until the file changes."""
+    try:
+        names = {entry.name for entry in os.scandir(data_dir)}
+    except FileNotFoundError:
+        return Directory(DirectoryKind.MISSING, rewind_unfinished=rewind_mark(data_dir).exists())
+    except OSError as error:
+        return Directory(DirectoryKind.FOREIGN, problem=f"{data_dir} cannot be read: {error.strerror}")
+    if not names:
+        return Directory(DirectoryKind.EMPTY)
+    if "PG_VERSION" not in names:
+        return Directory(DirectoryKind.FOREIGN, problem=f"{data_dir} holds files but no PostgreSQL cluster")
+    pid = postmaster_pid(data_dir)
+    major, control, problem = _identity(data_dir, binaries, pid)
+    return Directory(
+        DirectoryKind.CLUSTER,
+        major=major,
+        control=control,
+        standby_signal="standby.signal" in names,
+        postmaster_pid=pid,
+        rewind_unfinished=rewind_mark(data_dir).exists(),
+        problem=problem,
+    )
+
+
+def _identity(data_dir: Path, binaries: Binaries, pid: int | None) -> tuple[int | None, ControlData | None, str]:
+    try:
+        major = int((data_dir / "PG_VERSION").read_text().strip())
+    except (OSError, ValueError) as error:
+        return None, None, f"{data_dir}/PG_VERSION cannot be read: {error}"
+    if major != binaries.major:
+        wrong = f"{data_dir} is of PostgreSQL {major}, the programs in {binaries.directory} are {binaries.version}"
+        return major, None, f"{wrong}; set postgresql.bin_dir to PostgreSQL {major}"
+    try:
+        written = (data_dir / "global" / "pg_control").stat()
+        key = (pid, 0) if pid else (written.st_ino, written.st_mtime_ns)
+        return major, _control(binaries, data_dir, key), ""
+    except (OSError, PostgresError) as error:
+        return major, None, str(error)
+
+
+@lru_cache(maxsize=4)
+def _control(binaries: Binaries, data_dir: Path, key: tuple[int, int]) -> ControlData:  # noqa: ARG001
+    return read_control(binaries, data_dir)
+
+
+def postmaster_pid(data_dir: Path) -> int | None:
+    """Of the postmaster that lives in this directory, whoever started it. A reused process id is not believed."""
+    try:
+        pid = int((data_dir / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+    try:
+        return pid if pid > 0 and os.path.samefile(f"/proc/{pid}/cwd", data_dir) else None
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except PermissionError:  # another user's process: better take it for one than start a second one
+        return pid
+
+
+def beside(data_dir: Path, suffix: str) -> Path:
+    """A name on the same file system as the data directory itself, also where `data_dir` is a link to it."""
+    real = data_dir.resolve()
+    return real.with_name(f"{real.name}.{suffix}")
+
+
+def rewind_mark(data_dir: Path) -> Path:
+    """Beside the data directory, since pg_rewind removes what its source does not have."""
+    return beside(data_dir, "rewinding")

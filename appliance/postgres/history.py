@@ -1,0 +1,95 @@
+"""Timeline history files, and the placeholders that keep a timeline number from being used twice (safety R14).
+
+PostgreSQL's own files are never changed or removed; a placeholder says in its text that it is one.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.postgres.files import sync_directory, write_atomically
+from appliance.postgres.lsn import format_lsn, parse_lsn
+
+PLACEHOLDER = "# placeholder of pg-appliance: this timeline was assigned and holds no WAL of this node\n"
+"""PostgreSQL skips it as a comment: a timeline without a parent, which nobody follows"""
+_NAME = re.compile(r"([0-9A-F]{8})\.history")
+_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineSwitch:
+    """`timeline` ended at `switch_lsn`, where its child began."""
+
+    timeline: int
+    switch_lsn: int
+    reason: str = ""
+
+
+def history_path(wal_dir: Path, timeline: int) -> Path:
+    return wal_dir / f"{timeline:08X}.history"
+
+
+def parse_history(text: str) -> tuple[TimelineSwitch, ...]:
+    """Oldest first. Raises ValueError as PostgreSQL would: a damaged history must not look like a short one."""
+    switches: list[TimelineSwitch] = []
+    for line in text.splitlines():
+        written = line.strip()
+        if not written or written.startswith("#"):
+            continue
+        parts = written.split(None, 2)
+        if len(parts) < 2 or not parts[0].isdecimal():
+            raise ValueError(f"{line!r} is no line of a timeline history")
+        switch = TimelineSwitch(int(parts[0]), parse_lsn(parts[1]), parts[2] if len(parts) > 2 else "")
+        if switches and switch.timeline <= switches[-1].timeline:
+            raise ValueError(f"timeline {switch.timeline} follows {switches[-1].timeline} in a timeline history")
+        switches.append(switch)
+    return tuple(switches)
+
+
+def format_history(switches: tuple[TimelineSwitch, ...]) -> str:
+    return "".join(f"{s.timeline}\t{format_lsn(s.switch_lsn)}\t{s.reason or 'unknown'}\n" for s in switches)
+
+
+def read_history(wal_dir: Path, timeline: int) -> tuple[TimelineSwitch, ...]:
+    """The ancestors of `timeline`, oldest first; empty for timeline 1 and where there is no file."""
+    try:
+        return parse_history(history_path(wal_dir, timeline).read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return ()
+
+
+def place_placeholders(wal_dir: Path, own: int, assigned: int) -> tuple[int, ...]:
+    """Make a promotion from timeline `own` pick `assigned`; the numbers that got a file.
+
+    Every number from 2 to `assigned` - 1 has a file afterwards, since a standby asks its primary for each file between
+    its own timeline and the primary's, and never follows without it. Ancestors of `own` get their true history.
+    A file for `assigned` itself would send the promotion past it: FileExistsError.
+    """
+    if not 1 <= own < assigned:
+        raise ValueError(f"timeline {assigned} cannot be assigned to a node on timeline {own}")
+    if history_path(wal_dir, assigned).exists():
+        raise FileExistsError(f"timeline {assigned} has a history file in {wal_dir} already: it was used before")
+    ancestors = read_history(wal_dir, own)
+    placed = tuple(n for n in range(2, assigned) if not history_path(wal_dir, n).exists())
+    for number in placed:
+        own_ancestors = tuple(switch for switch in ancestors if switch.timeline < number)
+        known = number in {switch.timeline for switch in ancestors}
+        write_atomically(history_path(wal_dir, number), format_history(own_ancestors) if known else PLACEHOLDER, _MODE)
+    return placed
+
+
+def remove_placeholders_above_real(wal_dir: Path) -> tuple[int, ...]:
+    """Before a start as a standby, which would take a placeholder above the newest real history for its target."""
+    numbers = {int(match[1], 16) for path in wal_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
+    placeholders = {number for number in numbers if _is_placeholder(history_path(wal_dir, number))}
+    newest_real = max(numbers - placeholders, default=0)
+    removed = tuple(sorted(number for number in placeholders if number > newest_real))
+    for number in removed:
+        history_path(wal_dir, number).unlink()
+    if removed:
+        sync_directory(wal_dir)
+    return removed
+
+
+def _is_placeholder(path: Path) -> bool:
+    return path.read_text(encoding="utf-8", errors="replace").startswith(PLACEHOLDER.rstrip("\n"))

@@ -1,0 +1,121 @@
+"""pg_rewind with what it takes to trust it: the source's first checkpoint, a mark while it runs, and what it leaves."""
+
+import time
+from pathlib import Path
+
+from appliance.postgres.auto_conf import clean_auto_conf
+from appliance.postgres.commands import stream
+from appliance.postgres.control import ControlState, read_control
+from appliance.postgres.directory import postmaster_pid, rewind_mark
+from appliance.postgres.errors import PostgresError
+from appliance.postgres.files import remove_durably, write_atomically
+from appliance.postgres.history import remove_placeholders_above_real
+from appliance.postgres.progress import Progress
+from appliance.postgres.settings import CONTROLLED, write_standby_signal
+from appliance.postgres.specs import Rewind
+from appliance.postgres.wire import ask
+
+_SILENCE_LIMIT_S = 600.0
+_CHECKPOINT_LIMIT_S = 60.0
+_ASK_LIMIT_S = 5.0
+_POLL_S = 0.1
+_SOURCE_TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
+_WRITES_NOW = "need to copy"
+"""said right before pg_rewind changes the first file; until then the directory is as it was"""
+_SOURCE_TROUBLE = ("connection to server", "could not connect", "server closed the connection", "terminating connection")
+
+
+class RewindError(PostgresError):
+    """`needs_clone`: the directory is unusable now, or another try cannot end otherwise."""
+
+    def __init__(self, error: PostgresError, *, needs_clone: bool) -> None:
+        super().__init__(error.command, error.exit_code, error.lines)
+        self.needs_clone = needs_clone
+
+
+def rewind(spec: Rewind, progress: Progress) -> str:
+    """The system identifier. Runs crash recovery first where the directory needs it."""
+    data_dir = spec.data_dir.resolve()
+    _check_target(spec, data_dir)
+    progress.phase("waiting for the source's checkpoint")
+    _await_checkpoint(spec)
+    progress.phase("comparing")
+    watch = _Watch(progress)
+    mark = rewind_mark(data_dir)
+    write_atomically(mark, "a rewind began and has not ended well: only a clone helps\n")
+    try:
+        stream(_pg_rewind(spec, data_dir), watch.said, silence_limit_s=_SILENCE_LIMIT_S)
+    except PostgresError as error:
+        if not watch.writing:
+            remove_durably(mark)
+        raise RewindError(error, needs_clone=watch.writing or not _source_trouble(error)) from error
+    progress.phase("becoming a standby")
+    _become_standby(data_dir)
+    remove_durably(mark)  # last: until then nobody starts it
+    return read_control(spec.binaries, data_dir).system_identifier
+
+
+def _check_target(spec: Rewind, data_dir: Path) -> None:
+    """Single-user recovery of an interrupted standby would write a checkpoint that its source never had (tried)."""
+    if rewind_mark(data_dir).exists():
+        raise RewindError(PostgresError(f"an earlier rewind of {data_dir} did not end well"), needs_clone=True)
+    if pid := postmaster_pid(data_dir):
+        raise PostgresError(f"{data_dir} is in use by the postmaster {pid}; stop it first")
+    control = read_control(spec.binaries, data_dir)
+    if control.state is ControlState.IN_ARCHIVE_RECOVERY:
+        raise PostgresError(
+            f"{data_dir} is a standby that was not shut down; start it without a source and stop it before the rewind"
+        )
+    if not (control.checksums or control.wal_log_hints):
+        raise RewindError(
+            PostgresError(f"{data_dir} has neither checksums nor wal_log_hints; pg_rewind needs one of them"),
+            needs_clone=True,
+        )
+
+
+def _await_checkpoint(spec: Rewind) -> None:
+    """Ask for it, too: a checkpoint that is spread over minutes would keep this node away for as long."""
+    until_s = time.monotonic() + _CHECKPOINT_LIMIT_S
+    while (seen := _source_timeline(spec)) < spec.source_timeline:
+        if time.monotonic() > until_s:
+            raise PostgresError(
+                f"the source's last checkpoint is still on timeline {seen}, not {spec.source_timeline}, "
+                f"after {_CHECKPOINT_LIMIT_S:g} s"
+            )
+        time.sleep(_POLL_S)
+
+
+def _source_timeline(spec: Rewind) -> int:
+    return int(ask(spec.source_database, _SOURCE_TIMELINE, limit_s=_ASK_LIMIT_S)[0][0] or 0)
+
+
+def _pg_rewind(spec: Rewind, data_dir: Path) -> list[str]:
+    return [
+        spec.binaries.tool("pg_rewind"),
+        f"--target-pgdata={data_dir}",
+        f"--source-server={spec.source_database}",
+        "--progress",
+    ]
+
+
+def _become_standby(data_dir: Path) -> None:
+    write_standby_signal(data_dir)
+    clean_auto_conf(data_dir, CONTROLLED)
+    remove_placeholders_above_real(data_dir / "pg_wal")
+
+
+def _source_trouble(error: PostgresError) -> bool:
+    return any(trouble in line for line in error.lines for trouble in _SOURCE_TROUBLE)
+
+
+class _Watch:
+    """Knows from pg_rewind's lines whether it has begun to write."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.writing = False
+
+    def said(self, line: str) -> None:
+        if _WRITES_NOW in line:
+            self.writing = True
+            self._progress.phase("copying")

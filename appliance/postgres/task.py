@@ -1,0 +1,50 @@
+"""The child process of a job: `python -m appliance.postgres.task DIRECTORY`. Imports little, so it starts fast."""
+
+import sys
+from pathlib import Path
+from typing import assert_never
+
+from appliance.postgres.clone import clone
+from appliance.postgres.copies import discard_replaced
+from appliance.postgres.errors import PostgresError
+from appliance.postgres.initialise import initialise
+from appliance.postgres.jobs import SPEC_FILE, TOLD_FILE
+from appliance.postgres.progress import Progress
+from appliance.postgres.rewind import RewindError, rewind
+from appliance.postgres.specs import Clone, Discard, Initialise, Rewind, Spec, decode
+
+
+def main(directory: Path) -> int:
+    spec_file = directory / SPEC_FILE
+    spec = decode(spec_file.read_text())
+    spec_file.unlink()  # it may hold passwords
+    progress = Progress(directory / TOLD_FILE)
+    try:
+        progress.done(system_identifier=_perform(spec, progress))
+    except RewindError as error:
+        progress.failed(str(error), needs_clone=error.needs_clone)
+    except (PostgresError, OSError, ValueError) as error:
+        progress.failed(str(error))
+    else:
+        return 0
+    return 1
+
+
+def _perform(spec: Spec, progress: Progress) -> str:
+    """The system identifier, where a new directory is the result."""
+    match spec:
+        case Initialise():
+            return initialise(spec, progress)
+        case Clone():
+            return clone(spec, progress)
+        case Rewind():
+            return rewind(spec, progress)
+        case Discard():
+            discard_replaced(spec.data_dir)
+            return ""
+        case _:
+            assert_never(spec)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,39 @@
+"""`host:port` as people write it, IPv6 in brackets."""
+
+from __future__ import annotations
+
+import socket
+
+from raft.api import ReplicaError
+
+
+def parse(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ReplicaError(f"{address!r} is no address: write host:port")
+    return host, int(port)
+
+
+def listener(address: str) -> socket.socket:
+    """A listening socket; an empty host, or `*`, is every address of both families."""
+    host, port = parse(address)
+    try:
+        if host in {"", "*"}:
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            return socket.create_server(("", port))
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(place[:2], family=family)
+    except OSError as error:
+        raise ReplicaError(f"cannot listen on {address}: {error}") from error
+
+
+def tune(connection: socket.socket, silence_s: float) -> None:
+    """Send at once, and let the kernel give up a peer that acknowledges nothing for this long."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, max(1, int(silence_s)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))

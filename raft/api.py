@@ -1,0 +1,179 @@
+"""What users of a replica see: frozen values, a protocol for the state machine, and the errors.
+
+Nothing here knows PySyncObj, sockets or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+
+S = TypeVar("S")
+
+COMMAND_LIMIT_BYTES = 1024 * 1024
+"""A larger command is refused before it enters the log: one log message must hold it whole."""
+
+
+class ReplicaError(Exception):
+    """A replica cannot begin or go on; the message names what is wrong and what would do."""
+
+
+class JournalDamaged(ReplicaError):  # noqa: N818  the interface's names read as facts
+    """The journal is damaged before its last batch, so acknowledged entries may be lost."""
+
+
+class ReplicaFailed(ReplicaError):  # noqa: N818
+    """The replica ended itself (fail-stop): going on could break a promise."""
+
+
+class PeerUnreachable(ReplicaError):  # noqa: N818
+    """A request got no answer because there is no connection to the peer."""
+
+
+class RequestTimeout(ReplicaError):  # noqa: N818
+    """A request got no answer in time; the peer may have acted on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the state machine said about a command it was given."""
+
+    refused: str | None = None
+    """None: applied. Otherwise why not, in words."""
+
+
+class Machine(Protocol[S]):
+    """A pure and total state machine: no clock, no I/O, no randomness, equal on every replica."""
+
+    def initial(self) -> S: ...
+
+    def apply(self, state: S, command: bytes) -> tuple[S, Verdict]:
+        """Answer the next state. Must not raise; if it does, the command counts as refused."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Committed, and applied on this replica: `view()` shows it from now on."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Not applied, and never will be under this submission."""
+
+    reason: str
+    index: int | None
+    """Where the state machine refused it; None when it never entered the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """May still commit: look before trying again (with the same command id it is safe)."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Applied | Refused | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class View(Generic[S]):
+    """What this replica knows, as one immutable value. Times are CLOCK_BOOTTIME of this host."""
+
+    state: S
+    index: int
+    """Log index up to which `state` has been applied."""
+    term: int
+    leader: str | None
+    is_leader: bool
+    leading_since_s: float | None
+    """When this replica became leader of `term`; None when it is not leader."""
+    contact_s: float | None
+    """Last proof of contact with a majority; None before the first.
+
+    As leader: a majority has answered messages that were sent at or after this time. As follower:
+    the last message of the leader arrived then.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaConfig:
+    """Who this replica is, who the others are, and its timings."""
+
+    cluster: str
+    name: str
+    directory: Path
+    listen: str
+    """host:port; an empty host, or `*`, is every address."""
+    members: Mapping[str, str]
+    """Name to advertised host:port of every voter, this one included."""
+    election_min_s: float = 0.5
+    election_max_s: float = 1.0
+    heartbeat_s: float = 0.1
+
+
+Role: TypeAlias = Literal["leader", "follower", "candidate", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    name: str
+    address: str
+    connected: bool
+    match_index: int | None
+    """What the peer is known to have on disk; None unless this replica leads."""
+    refusal: str | None
+    """Why there is no connection, in words; None when there is one or the reason is not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """For people and metrics; no decision should be made from it."""
+
+    name: str
+    cluster: str
+    role: Role
+    term: int
+    leader: str | None
+    commit_index: int
+    applied_index: int
+    log_entries: int
+    log_bytes: int
+    replica_id: str
+    may_vote: bool
+    """False until an empty journal is known to be no lost one (see DESIGN.md, D18)."""
+    fsync_count: int
+    fsync_last_s: float
+    fsync_longest_s: float
+    failure: str | None = None
+    peers: tuple[PeerStatus, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class StateApplied:
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderChanged:
+    leader: str | None
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefused:
+    peer: str
+    """Member name, or the address of a stranger."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    reason: str
+
+
+Event: TypeAlias = StateApplied | LeaderChanged | PeerRefused | Failed

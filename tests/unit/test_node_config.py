@@ -1,0 +1,207 @@
+"""node.yml: what loads, what its parts mean, and that every mistake is named with key, value and what would do."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from appliance.cluster.state import NodeRole
+from appliance.node.config import NodeConfig
+from appliance.node.config_problems import ConfigProblem, known_keys
+
+MINIMAL = {"name": "pg1", "cluster": "shop", "members": {"pg1": "10.0.0.11:7400"}}
+
+
+def problems(**changes):
+    with pytest.raises(ConfigProblem) as caught:
+        NodeConfig.read(MINIMAL | changes)
+    return caught.value.problems
+
+
+def test_the_smallest_file_has_every_path_and_address():
+    config = NodeConfig.read(MINIMAL)
+
+    assert config.role is NodeRole.DATA
+    assert config.raft.dir == Path("/var/lib/appliance/raft")
+    assert config.raft.election_timeout == (0.5, 1.0)
+    assert config.http.socket == Path("/var/lib/appliance/run/api.sock")
+    assert config.http.token_file == Path("/var/lib/appliance/api.token")
+    assert config.postgresql.data_dir == Path("/var/lib/appliance/data")
+    assert config.postgresql.socket_dir == Path("/var/lib/appliance/run")
+    assert config.initdb.wal_segsize == 16
+    assert config.raft_address == "10.0.0.11:7400"
+    assert config.http_address == "10.0.0.11:8008"
+    assert config.postgres_address == "10.0.0.11:5432"
+    assert config.advice() == ()
+
+
+def test_paths_follow_state_dir_unless_written():
+    config = NodeConfig.read(MINIMAL | {"state_dir": "/srv/a", "postgresql": {"data_dir": "/srv/pg"}})
+
+    assert (config.raft.dir, config.postgresql.data_dir) == (Path("/srv/a/raft"), Path("/srv/pg"))
+
+
+@pytest.mark.parametrize(
+    ("postgresql", "address"),
+    [
+        ({"listen": "127.0.0.1:5433"}, "127.0.0.1:5433"),
+        ({"listen": "10.0.0.9,127.0.0.1:5433"}, "10.0.0.9:5433"),
+        ({"listen": "*:5433"}, "10.0.0.11:5433"),
+        ({"listen": "[::]:5433"}, "10.0.0.11:5433"),
+        ({"listen": "[fd00::1]:5433"}, "[fd00::1]:5433"),
+        ({"advertise": "db.example.com:6432"}, "db.example.com:6432"),
+    ],
+)
+def test_the_advertised_address(postgresql, address):
+    assert NodeConfig.read(MINIMAL | {"postgresql": postgresql}).postgres_address == address
+
+
+def test_a_witness_has_no_postgresql_address():
+    assert NodeConfig.read(MINIMAL | {"role": "witness"}).postgres_address == ""
+
+
+def test_the_listen_hosts_of_postgresql():
+    section = NodeConfig.read(MINIMAL | {"postgresql": {"listen": "10.0.0.9, [::1]:5433"}}).postgresql
+
+    assert (section.listen_hosts, section.port) == (("10.0.0.9", "::1"), 5433)
+
+
+def test_values_with_units_and_yaml_booleans():
+    document = yaml.safe_load("""
+        raft: {election_timeout: [200ms, 0.4s]}
+        initdb: {wal-segsize: 64MB}
+        watchdog: off
+        tags: {nofailover: true, zone: a}
+        postgresql: {parameters: {work_mem: 64MB, autovacuum: on}}
+    """)
+    parameters = document["postgresql"].pop("parameters")
+    config = NodeConfig.read(MINIMAL | document)
+
+    assert config.raft.election_timeout == (0.2, 0.4)
+    assert config.initdb.wal_segsize == 64
+    assert config.tags == {"nofailover": True, "zone": "a"}
+    assert parameters["autovacuum"] is True
+
+
+def test_local_parameters_are_kept_as_postgresql_writes_them():
+    config = NodeConfig.read(MINIMAL | {"postgresql": {"parameters": {"work_mem": "64MB", "autovacuum": True}}})
+
+    assert config.postgresql.parameters == {"work_mem": "64MB", "autovacuum": "on"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"nmae": 1}, "nmae: unknown setting; did you mean name?"),
+        ({"data_dir": "/d"}, "data_dir: unknown setting; did you mean postgresql.data_dir?"),
+        ({"raft": {"lisen": "x"}}, "raft.lisen: unknown setting; did you mean raft.listen?"),
+        ({"http": {"zzz": 1}}, "http.zzz: unknown setting; known here: http.listen, http.advertise, http.socket"),
+        ({"role": "king"}, "role: 'king' will not do; write data, witness or learner"),
+        ({"name": "a b"}, "name: 'a b' is no node name"),
+        ({"members": {"pg1": "10.0.0.11"}}, "members.pg1: '10.0.0.11' is not host:port"),
+        ({"members": {"pg1": "0.0.0.0:7400"}}, "members.pg1: '0.0.0.0:7400' is no address that others can reach"),
+        ({"members": {"p g": "h:1"}}, "members.p g: 'p g' is no node name"),
+        ({"members": {"pg2": "h:7400"}}, "members: 'pg1', this node's name, is not among them (pg2)"),
+        ({"members": {"pg1": "h:1", "pg2": "h:1"}}, "members: 'h:1' belongs to pg1, pg2"),
+        ({"members": {"pg1": "h:1", "PG1": "h:2"}}, "members: pg1, PG1 differ in case or punctuation only"),
+        ({"members": None}, "members: None will not do; write every member's name"),
+        ({"raft": {"listen": "*:7400"}}, "raft.listen: '*:7400' is PostgreSQL's word"),
+        ({"raft": {"election_timeout": ["1s", "1s"]}}, "raft.election_timeout: 1s to 1s is no range"),
+        ({"raft": {"election_timeout": ["1x", "1s"]}}, "raft.election_timeout.0: unit 'x'"),
+        ({"raft": {"election_timeout": "1s"}}, "raft.election_timeout: '1s' will not do; write two durations"),
+        ({"raft": 7}, "raft: 7 will not do; write listen, advertise"),
+        ({"postgresql": {"listen": "localhost"}}, "postgresql.listen: ':localhost' is not host:port"),
+        ({"postgresql": {"listen": "fd00::1:5432"}}, "postgresql.listen: 'fd00::1:5432' has an IPv6 host without"),
+        ({"postgresql": {"data_dir": "data"}}, "postgresql.data_dir: 'data' is not an absolute path"),
+        ({"postgresql": {"wal_dir": "/var/lib/appliance/data/w"}}, "postgresql.wal_dir: '/var/lib/appliance/data/w'"),
+        ({"postgresql": {"parameters": {"a": [1]}}}, "postgresql.parameters.a: [1] is not a single value"),
+        ({"postgresql": {"listen": "0.0.0.0:8008"}}, "postgresql.listen: port 8008 is also that of http.listen"),
+        ({"http": {"socket": "/" + "x" * 107}}, "http.socket: '/xxx"),
+        ({"initdb": {"wal-segsize": "17MB"}}, "initdb.wal-segsize: '17MB' is not a power of two"),
+        ({"initdb": {"wal-segsize": "much"}}, "initdb.wal-segsize: 'much' is not a power of two"),
+        ({"bootstrap": {"config": {"ttl": "1s"}}}, "bootstrap.config.ttl: 60 % of 1s"),
+        ({"bootstrap": {"config": {"tll": "1s"}}}, "bootstrap.config.tll: unknown setting; did you mean ttl?"),
+        ({"bootstrap": {"application": {"user": "app"}}}, "bootstrap.application.database: missing; write a database"),
+        ({"bootstrap": {"application": {"user": "postgres", "database": "d"}}}, "bootstrap.application.user: 'postg"),
+        ({"tls": {"ca": "/ca.pem"}}, "tls: not available yet"),
+        ({"tags": {"a": [1]}}, "tags.a: [1] is not a single value"),
+        ({"log": {"level": "loud"}}, "log.level: 'loud' will not do; write debug, info, warning or error"),
+        ({"watchdog": "required"}, "watchdog: 'required' is not available yet"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_with_key_value_and_what_would_do(changes, problem):
+    found = problems(**changes)
+
+    assert len(found) == 1, found
+    assert found[0].startswith(problem)
+
+
+def test_a_parameter_that_the_appliance_controls_is_refused():
+    assert problems(postgresql={"parameters": {"Wal_Level": "minimal"}}) == (
+        "postgresql.parameters.wal_level: set by the appliance, the same on every node; remove it here",
+    )
+
+
+def test_all_problems_are_collected():
+    assert len(problems(role="king", tags={"a": []}, http={"listen": "8008"}, extra=1)) == 4
+    assert len(problems(tls={}, bootstrap={"config": {"ttl": "1s"}}, postgresql={"listen": "h:8008"})) == 3
+
+
+def test_missing_keys_say_what_to_write():
+    with pytest.raises(ConfigProblem) as caught:
+        NodeConfig.read({})
+
+    assert [line.partition(":")[0] for line in caught.value.problems] == ["name", "cluster", "members"]
+    assert "missing; write this node's name" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "no settings in it; `appliance node --sample`"),
+        ("a: [", "not YAML: "),
+        ("members: {pg1: h:1, pg1: h:2}", "'pg1' is written twice; leave one"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path, text, problem):
+    path = tmp_path / "node.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigProblem, match=r"node\.yml: ") as caught:
+        NodeConfig.load(path)
+
+    assert problem in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ConfigProblem, match="no such file or directory"):
+        NodeConfig.load(tmp_path / "node.yml")
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, ""), (2, "add a witness"), (3, ""), (4, "add a witness"), (9, "7")])
+def test_advice_on_the_number_of_voters(count, words):
+    members = {f"pg{n}": f"h{n}:7400" for n in range(1, count + 1)}
+
+    assert words in " ".join(NodeConfig.read(MINIMAL | {"members": members}).advice())
+
+
+def test_the_sample_loads_and_shows_every_key(tmp_path):
+    path = tmp_path / "node.yml"
+    path.write_text(NodeConfig.sample())
+    assert NodeConfig.load(path).cluster == "shop"
+
+    shown = NodeConfig.sample()
+    hidden = {key for key in known_keys(NodeConfig) if f"{key.rpartition('.')[2]}:" not in shown}
+    assert hidden == {"tls", "tls.ca", "tls.cert", "tls.key"}
+
+
+def test_the_commented_part_of_the_sample_is_what_stands_without_it():
+    lines = [line.removeprefix("# ") for line in NodeConfig.sample().splitlines()[4:]]
+    document = yaml.safe_load("\n".join(line for line in lines if not line.endswith("effective_cache_size: 12GB")))
+    document["bootstrap"] = None
+    document["raft"] = {key: value for key, value in document["raft"].items() if value is not None}
+    document["http"] = {key: value for key, value in document["http"].items() if value is not None}
+    document["postgresql"] = {key: value for key, value in document["postgresql"].items() if value is not None}
+    document["tags"] = {}
+
+    assert NodeConfig.read(document) == NodeConfig.read({k: document[k] for k in ("name", "cluster", "members")})
