@@ -17,6 +17,8 @@ SUBMIT_LIMIT_S = 5.0
 _MARGIN_S = 1.0
 """The gateway promises to answer within *about* its limit."""
 _LOOK_S = 0.05
+SEEN_LIMIT_S = 1.0
+"""How long an accepted operation may take to be applied on this node too."""
 REQUESTS_LIMIT = 8
 """Requests under way at a time: each one costs a thread while the raft leader thinks."""
 
@@ -46,17 +48,13 @@ class Desk:
         if self._under_way >= REQUESTS_LIMIT:
             message = f"{REQUESTS_LIMIT} requests are under way on this node already"
             return OperatorAnswer("refused", request.id, "api.busy", message, "wait for them, or ask another node")
-        self._under_way += 1
-        try:
-            return await self._ask(request)
-        finally:
-            self._under_way -= 1
-
-    async def _ask(self, request: OperatorRequest) -> OperatorAnswer:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[OperatorAnswer] = loop.create_future()
+        self._under_way += 1
 
         def hand_over(answer: OperatorAnswer) -> None:
+            # Here and not where the wait ends: a thread that is stuck in the gateway goes on counting.
+            self._under_way -= 1
             if not answered.done():
                 answered.set_result(answer)
 
@@ -94,8 +92,9 @@ class Desk:
         return (state.initialised and state.appointment is not None and state.appointment.opened) or None
 
     async def _until(self, look: Callable[[], T | None], limit_s: float) -> T | None:
+        # A look is a glance at one published value: cheaper than making the control loop wake an event loop.
         deadline_s = self.gateway.now_s() + limit_s
-        while (found := look()) is None and not self._closed and self.gateway.now_s() < deadline_s:
+        while (found := look()) is None and not self._closed and self.gateway.now_s() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
         return found
 

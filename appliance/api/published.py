@@ -52,6 +52,8 @@ class Published:
     rule: str
     doing: str
     """the present decision in words"""
+    coordinating: str = ""
+    """what this node does as raft leader, in words; empty on the others"""
     waiting_for: str = ""
     """what start-up waits for, in words: unreachable peers, bootstrap"""
     last_renewal_s: float | None = None

@@ -41,7 +41,9 @@ def findings(present: Present) -> tuple[Finding, ...]:
 def _contact(present: Present) -> Iterator[Finding]:
     if present.age_s > present.policy.ttl_s:
         message = f"the control loop of {present.me} has not looked for {present.age_s:.1f} s"
-        yield Finding("node.stuck", "stale", present.me, message, "see its log; restarting it leaves PostgreSQL running")
+        yield Finding(
+            "node.stuck", "stale", present.me, message, "see its log; restarting it leaves PostgreSQL running"
+        )
     if present.in_contact():
         return
     contact_s, peers = present.contact_s, present.published.raft.peers
@@ -62,7 +64,9 @@ def _primary(present: Present) -> Iterator[Finding]:
     elif name is None or held is None:
         why = f"election {state.election.number} is open: {state.election.reason}" if state.election else "no election"
         message = f"no primary: the lease is {state.lease}; {why}"
-        yield Finding("cluster.no_primary", "critical", "", message, "see what each member is doing in `appliance status`")
+        yield Finding(
+            "cluster.no_primary", "critical", "", message, "see what each member is doing in `appliance status`"
+        )
     elif not held.opened:
         message = f"{name} was appointed for epoch {held.epoch} and is not open yet"
         yield Finding("primary.opening", "critical", name, message, f"see what {name} is doing")
@@ -78,7 +82,9 @@ def _open_primary(present: Present, name: str) -> Iterator[Finding]:
         yield Finding("primary.silent", "critical", name, f"primary {name} {since}", "is its node process running?")
     elif not seen.report.running or seen.report.in_recovery is not False:
         message = f"PostgreSQL of primary {name} is {seen.report.status} and takes no writes"
-        yield Finding("primary.not_writable", "critical", name, message, f"see what {name} is doing: {seen.report.doing}")
+        yield Finding(
+            "primary.not_writable", "critical", name, message, f"see what {name} is doing: {seen.report.doing}"
+        )
     elif name == present.me and not present.writable:
         left_s = present.lease_left_s
         lease = "no lease" if left_s is None else f"{left_s:.1f} s of lease left"
@@ -96,7 +102,9 @@ def _standby(present: Present, member: Member) -> Iterator[Finding]:
     name, seen = member.name, present.report(member.name)
     if seen is None or seen.age_s > present.policy.failure_timeout_s:
         since = "has not reported to the raft leader" if seen is None else f"last reported {seen.age_s:.1f} s ago"
-        yield Finding("member.silent", "degraded", name, f"{name} {since}", "is its node process running and reachable?")
+        yield Finding(
+            "member.silent", "degraded", name, f"{name} {since}", "is its node process running and reachable?"
+        )
     elif member.role is not NodeRole.WITNESS:
         yield from _postgres(present, name, seen.report)
 

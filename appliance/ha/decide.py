@@ -175,7 +175,8 @@ def _at_rest(state: ClusterState, seen: Observation) -> str:
         return "waits for PostgreSQL to answer" if seen.postmaster else start.why_stopped(state, seen)
     if not seen.instance.in_recovery:
         return f"primary of epoch {state.appointment.epoch}" if state.appointment else "primary"
-    return f"standby of {standby.upstream(state, seen)}" if seen.instance.upstream else "standby without a source"
+    source = standby.upstream(state, seen.me.name, seen.notes.pledge)
+    return f"standby of {source}" if seen.instance.upstream else "standby without a source"
 
 
 def cast_vote(state: ClusterState, seen: Observation) -> Vote | None:

@@ -7,16 +7,16 @@ from appliance.ha.facts import me
 from appliance.ha.seen import Observation
 
 
-def upstream(state: ClusterState, seen: Observation) -> str:
-    """The member to take WAL from, or empty.
+def upstream(state: ClusterState, node: str, pledge: int) -> str:
+    """The member that `node`, pledged to election `pledge`, takes WAL from, or empty.
 
     R6: with a pledge, from nobody, until it follows a primary of that epoch or a later one; and from a new
     primary only after it has opened, because only then its timeline is known.
     """
     held = state.appointment
-    if held is None or state.election is not None or seen.notes.pledge > held.epoch:
+    if held is None or state.election is not None or pledge > held.epoch:
         return ""
-    if held.node == seen.me.name or not held.opened:
+    if held.node == node or not held.opened:
         return ""
     return held.node
 
@@ -26,7 +26,7 @@ def follow(state: ClusterState, seen: Observation, policy: Policy) -> Decision |
     instance = seen.instance
     if instance is None or not instance.in_recovery or me(state, seen).role is NodeRole.WITNESS:
         return None
-    wanted = upstream(state, seen)
+    wanted = upstream(state, seen.me.name, seen.notes.pledge)
     address = state.members[wanted].postgres if wanted in state.members else ""
     if instance.upstream == address and (address or not instance.receiver_running):
         return None

@@ -139,7 +139,7 @@ def start_standby(state: ClusterState, seen: Observation, policy: Policy) -> Dec
     held, actions = may_resume(state, seen), list[Action]()
     if held is not None and held.opened:
         actions.append(NoteFenced(held.epoch))
-    source = upstream(state, seen) if seen.contact_s is not None else ""
+    source = upstream(state, seen.me.name, seen.notes.pledge) if seen.contact_s is not None else ""
     actions.append(StartStandby(source))
     return Decision(f"start as standby of {source}" if source else "start as standby without a source", tuple(actions))
 

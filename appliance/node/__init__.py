@@ -1,0 +1,1 @@
+"""The shell: the control loop, the executor, the guard; everything that touches clocks, sockets and processes."""

@@ -12,3 +12,8 @@ def boottime_s() -> float:
 def wall_time() -> str:
     """RFC 3339 in UTC, for people; no rule reads it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def wall_s() -> float:
+    """Seconds since 1970, for people."""
+    return time.time()

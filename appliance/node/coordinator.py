@@ -81,7 +81,9 @@ class Watch:
 
 
 class Coordinator:
-    def __init__(self, replica: Replica[ClusterState], wake: Callable[[], None], log: Callable[[Plan], None]) -> None:
+    def __init__(
+        self, replica: Replica[ClusterState], wake: Callable[[], None], log: Callable[[str, str], None]
+    ) -> None:
         self._replica = replica
         self._wake = wake
         self._log = log
@@ -159,7 +161,7 @@ class Coordinator:
         if isinstance(command, NotePosition):
             self._noted_s = boottime_s()
         else:
-            self._log(answer)
+            self._log(answer.rule, answer.because)
         self._proposed = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
         self._proposed.add_done_callback(lambda outcome: self._settle(command, outcome.result()))
 
@@ -177,5 +179,3 @@ class Coordinator:
 def _matters(report: Report) -> Report:
     """The report without what changes all the time: a difference here is worth a plan at once."""
     return replace(report, lsn=0, received_lsn=0, replayed_lsn=0, doing="", progress="")
-
-

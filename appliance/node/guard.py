@@ -126,17 +126,21 @@ class Guard:
     def _accept(self) -> None:
         client, _ = self._listener.accept()
         client.setblocking(False)
-        _, user, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        _, user, _ = struct.unpack("=iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         connection = Connection(client)
-        if user != os.geteuid() or len(self._connections) >= CONNECTIONS_LIMIT:
-            code = "forbidden" if user != os.geteuid() else "busy"
-            self._recorder.log("client.refused", user=user, error=code)
-            self._send(connection, {"ok": False, "error": code, "detail": f"user {user} is not served"})
-            client.close()
-            return
-        self._connections.add(connection)
-        self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(connection))
-        self._send(connection, self._hello)
+        if user != os.geteuid():
+            self._turn_away(connection, "forbidden", f"user {user} is not served")
+        elif len(self._connections) >= CONNECTIONS_LIMIT:
+            self._turn_away(connection, "busy", f"{CONNECTIONS_LIMIT} clients are connected")
+        else:
+            self._connections.add(connection)
+            self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(connection))
+            self._send(connection, self._hello)
+
+    def _turn_away(self, connection: Connection, code: str, because: str) -> None:
+        self._recorder.log("client.refused", error=code, because=because)
+        self._send(connection, {"ok": False, "error": code, "detail": because})
+        connection.socket.close()
 
     def _hear(self, connection: Connection) -> None:
         try:

@@ -4,6 +4,7 @@ Every call opens a connection of its own and is bounded; one more stays open for
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -227,7 +228,13 @@ class GuardClient:
         self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = [self._python, "-I", "-S", "-c", LAUNCH, str(PACKAGE_ROOT), "--dir", str(self._run_dir)]
         starter = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            argv,
+            # One arena: the 64 MiB that a second one reserves would count against the limit of locked memory.
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             _, said = starter.communicate(timeout=max(RETRY_S, until_s - time.monotonic()))

@@ -237,9 +237,9 @@ class Keeper:
         """Say that the postmaster has ended; unclean once, then again when nothing is left."""
         assert self.postmaster is not None, "an ending has a postmaster until it is done"
         assert self._exit_status is not None, "only a postmaster that ended is reported"
+        if ending.fence and not ending.reported:
+            self._report_fence("kill" if ending.forced else "quit", round(elapsed_s, 3))
         if clean or not ending.reported:
-            if ending.fence:
-                self._report_fence("kill" if ending.forced else "quit", round(elapsed_s, 3))
             self.last_exit = exit_of(self.postmaster.pid, self._exit_status, clean=clean)
             self._recorder.log("postgres.exited", **self.last_exit)
             self._tell({"event": "exited", **self.last_exit})

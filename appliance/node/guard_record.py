@@ -50,7 +50,7 @@ class Recorder:
                 record = json.load(file)
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) else None
+        return record if isinstance(record, dict) and isinstance(record.get("epoch"), int) else None
 
     def close(self, limit_s: float = 1.0) -> None:
         """Write what waits, but no longer than `limit_s`."""

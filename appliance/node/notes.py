@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.cluster.codec import from_json, to_json
@@ -60,3 +61,8 @@ def write_incarnation(data_dir: Path, incarnation: str) -> None:
 def forget_incarnation(data_dir: Path) -> None:
     if data_dir.is_dir():
         remove_durably(data_dir / INCARNATION_FILE)
+
+
+def give_back(notes: NotesFile, epoch: int) -> None:
+    """R4: this epoch is over for this node."""
+    notes.write(replace(notes.value, fenced_epoch=max(epoch, notes.value.fenced_epoch)))

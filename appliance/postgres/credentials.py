@@ -48,9 +48,9 @@ class Credentials:
         """Raises ValueError: nothing that a peer or a file says is taken for a password unseen."""
         match document:
             case {"replication": str(replication), "rewind": str(rewind), "application": str() | None as application}:
-                if replication and rewind:
-                    return cls(replication, rewind, application)
-        raise ValueError("no credentials: 'replication', 'rewind' and 'application' are expected as text")
+                return cls(replication, rewind, application)
+            case _:
+                raise ValueError("no credentials: 'replication', 'rewind' and 'application' are expected as text")
 
 
 def write_passfile(path: Path, credentials: Credentials) -> bool:

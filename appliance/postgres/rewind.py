@@ -22,7 +22,12 @@ _POLL_S = 0.1
 _SOURCE_TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
 _WRITES_NOW = "need to copy"
 """said right before pg_rewind changes the first file; until then the directory is as it was"""
-_SOURCE_TROUBLE = ("connection to server", "could not connect", "server closed the connection", "terminating connection")
+_SOURCE_TROUBLE = (
+    "connection to server",
+    "could not connect",
+    "server closed the connection",
+    "terminating connection",
+)
 
 
 class RewindError(PostgresError):
@@ -74,7 +79,6 @@ def _check_target(spec: Rewind, data_dir: Path) -> None:
 
 
 def _await_checkpoint(spec: Rewind) -> None:
-    """Ask for it, too: a checkpoint that is spread over minutes would keep this node away for as long."""
     until_s = time.monotonic() + _CHECKPOINT_LIMIT_S
     while (seen := _source_timeline(spec)) < spec.source_timeline:
         if time.monotonic() > until_s:

@@ -76,8 +76,7 @@ Spec = Initialise | Clone | Rewind | Discard
 
 _KINDS: Mapping[str, type[Spec]] = {kind.__name__.lower(): kind for kind in (Initialise, Clone, Rewind, Discard)}
 
-_READERS: Mapping[str, Callable[[Any], object]] = {
-    "application_role": str,
+_READERS: Mapping[str, Callable[[Any], Any]] = {
     "binaries": lambda value: Binaries(**{**value, "directory": Path(value["directory"])}),
     "credentials": Credentials.from_json,
     "data_dir": Path,
@@ -96,9 +95,5 @@ def encode(spec: Spec) -> str:
 
 def decode(text: str) -> Spec:
     document = json.loads(text)
-    values = {name: _READERS.get(name, _same)(value) for name, value in document["spec"].items()}
+    values = {name: _READERS[name](value) if name in _READERS else value for name, value in document["spec"].items()}
     return _KINDS[document["kind"]](**values)
-
-
-def _same(value: object) -> object:
-    return value

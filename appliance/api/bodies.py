@@ -1,0 +1,69 @@
+"""What a client sends to `/api/v1` to change something, and what it gets back beside the views."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from appliance.api.view import MemberView
+from appliance.cluster.state import HistoryEntry, Operation
+from appliance.ha.checks import Check
+
+_Name = Annotated[str, Field(max_length=200)]
+_From = Annotated[_Name, Field(alias="from", description="refuse unless this member is the primary")]
+_Text = Annotated[str, Field(max_length=1000)]
+
+
+class _Body(BaseModel):
+    # A misspelt key must not turn into a switchover to anybody.
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BootstrapBody(_Body):
+    reason: _Text = ""
+
+
+class SwitchoverBody(_Body):
+    to: Annotated[_Name, Field(description="the new primary; empty: the best candidate")] = ""
+    source: _From = ""
+    reason: _Text = ""
+
+
+class FailoverBody(_Body):
+    to: Annotated[_Name, Field(min_length=1, description="the new primary")]
+    source: _From = ""
+    allow_data_loss: Annotated[bool, Field(description="lifts the check of how much is missing, and no other")] = False
+    reason: _Text = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """It would go ahead: nothing was changed."""
+
+    message: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapping:
+    id: str
+    initialised: bool
+    """the cluster has data and an open primary"""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    members: tuple[MemberView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    operations: tuple[Operation, ...]
+    """oldest first, as started"""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    history: tuple[HistoryEntry, ...]
+    """oldest first"""

@@ -1,0 +1,163 @@
+"""`/api/v1`, the changing half: a request becomes an operation, or a problem that says why not.
+
+The front has let in whoever gets here.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from fastapi.security import HTTPBearer
+from starlette.responses import JSONResponse
+
+from appliance.api.bodies import BootstrapBody, Bootstrapping, DryRun, FailoverBody, SwitchoverBody
+from appliance.api.desk import SEEN_LIMIT_S, Desk, find
+from appliance.api.problem import Problem, ProblemError, problem
+from appliance.api.published import OperatorAnswer, OperatorRequest
+from appliance.api.routes import Wished, answer
+from appliance.cluster.state import Operation, OperationKind, Phase
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "not allowed: neither the unix socket nor the token"},
+    409: {"model": Problem, "description": "refused by a check; nothing was changed"},
+    422: {"model": Problem, "description": "the request cannot be read"},
+    503: {
+        "model": Problem,
+        "description": "`quorum.none`: nothing was changed; `outcome.unknown`: it may still happen",
+    },
+}
+_BEGUN: dict[int | str, dict[str, Any]] = {
+    200: {"model": Operation | DryRun, "description": "ended within `wait`; or the checks of a dry run, all passed"},
+    202: {"model": Operation, "description": "accepted: follow `Location`"},
+    **_REFUSALS,
+}
+_BOOTSTRAPPED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Bootstrapping | DryRun, "description": "open within `wait`; or the checks of a dry run, all passed"},
+    202: {"model": Bootstrapping, "description": "accepted: follow `Location`"},
+    **_REFUSALS,
+}
+
+# The front has checked the token; this only says so in the schema.
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(HTTPBearer(auto_error=False))])
+
+
+@router.post("/switchovers", status_code=202, response_model=None, responses=_BEGUN)
+async def switchover(wish: Wished, body: SwitchoverBody = SwitchoverBody()) -> JSONResponse:
+    """Move the primary role to another member without losing a commit."""
+    request = OperatorRequest(
+        kind="switchover",
+        id=wish.id,
+        requester=wish.requester,
+        reason=body.reason,
+        target=body.to,
+        expected_primary=body.source,
+        dry_run=wish.dry_run,
+    )
+    return await _begin(wish.desk, request, wish.wait_s)
+
+
+@router.post("/failovers", status_code=202, response_model=None, responses=_BEGUN)
+async def failover(wish: Wished, body: FailoverBody) -> JSONResponse:
+    """Make a named member the primary, whether or not there is one."""
+    request = OperatorRequest(
+        kind="failover",
+        id=wish.id,
+        requester=wish.requester,
+        reason=body.reason,
+        target=body.to,
+        expected_primary=body.source,
+        dry_run=wish.dry_run,
+        allow_data_loss=body.allow_data_loss,
+    )
+    return await _begin(wish.desk, request, wish.wait_s)
+
+
+@router.post("/bootstrap", status_code=202, response_model=None, responses=_BOOTSTRAPPED)
+async def bootstrap(wish: Wished, body: BootstrapBody = BootstrapBody()) -> JSONResponse:
+    """Initialise the cluster, once, on any node."""
+    request = OperatorRequest(
+        kind="bootstrap", id=wish.id, requester=wish.requester, reason=body.reason, dry_run=wish.dry_run
+    )
+    said = await _accepted(wish.desk, request)
+    if wish.dry_run:
+        return answer(DryRun(said.message, said.checks))
+    done = await wish.desk.initialised(wish.wait_s)
+    headers = {"location": "/api/v1/cluster"}
+    return answer(Bootstrapping(wish.id, done, said.message), 200 if done else 202, headers)
+
+
+async def _begin(desk: Desk, request: OperatorRequest, wait_s: float) -> JSONResponse:
+    known = None if request.dry_run else find(desk.gateway.published(), request.id)
+    if known is not None:
+        _same_request(known, request)
+    else:
+        said = await _accepted(desk, request)
+        if request.dry_run:
+            return answer(DryRun(said.message, said.checks))
+    operation = await _started(desk, request)
+    if wait_s:
+        operation = await desk.follow(request.id, wait_s) or operation
+    headers = {"location": f"/api/v1/operations/{operation.id}", "retry-after": "1"}
+    return answer(operation, 200 if operation.phase.ended else 202, headers)
+
+
+def _same_request(known: Operation, request: OperatorRequest) -> None:
+    """The key of an operation repeats it only with the same words."""
+    before = (known.kind.value, known.target, known.allow_data_loss)
+    if before != (request.kind, request.target, request.allow_data_loss):
+        detail = f"{known.id} is the key of a {known.kind} to {known.target or 'the best candidate'}"
+        hint = "a new request needs a new Idempotency-Key"
+        raise ProblemError(problem(422, "idempotency.mismatch", detail, hint=hint, operation=known.id))
+
+
+async def _started(desk: Desk, request: OperatorRequest) -> Operation:
+    """The accepted operation as applied here; or, where this node is behind, as it was asked for."""
+    return await desk.seen(request.id, SEEN_LIMIT_S) or Operation(
+        id=request.id,
+        kind=OperationKind(request.kind),
+        requester=request.requester,
+        reason=request.reason,
+        source=request.expected_primary,
+        target=request.target,
+        epoch=desk.gateway.published().state.epoch,
+        phase=Phase.REQUESTED,
+        message="accepted; not applied on this node yet",
+        allow_data_loss=request.allow_data_loss,
+    )
+
+
+async def _accepted(desk: Desk, request: OperatorRequest) -> OperatorAnswer:
+    """Ask the raft leader; everything but acceptance ends as a problem."""
+    said = await desk.ask(request)
+    match said.outcome:
+        case "accepted":
+            return said
+        case "refused":
+            if said.code == "operation.known" and not request.dry_run:
+                # The same key came twice at once, and the other one was first.
+                return said
+            raise ProblemError(_refused(desk, said))
+        case "no_quorum":
+            detail = said.message or "no quorum: nothing was changed"
+            raise ProblemError(problem(503, said.code or "quorum.none", detail, hint=said.hint))
+        case "unknown":
+            raise _unknown(said, request)
+
+
+def _refused(desk: Desk, said: OperatorAnswer) -> Problem:
+    running = desk.gateway.published().state.running_operation()
+    return problem(
+        409,
+        said.code or "refused",
+        said.message,
+        hint=said.hint,
+        checks=said.checks,
+        operation="" if running is None else running.id,
+    )
+
+
+def _unknown(said: OperatorAnswer, request: OperatorRequest) -> ProblemError:
+    operation = said.id or request.id
+    hint = said.hint or "look at the operation before you ask again, or repeat with the same Idempotency-Key"
+    detail = f"{said.message or 'no answer from the raft leader'}; it may still happen"
+    what = problem(503, said.code or "outcome.unknown", detail, hint=hint, operation=operation)
+    return ProblemError(what, {"location": f"/api/v1/operations/{operation}"})

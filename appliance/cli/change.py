@@ -1,0 +1,187 @@
+"""Switchover, failover and bootstrap: say what will happen, ask, request it, and follow it to its end."""
+
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.cli.checks import check_lines, refused
+from appliance.cli.client import Client, Document, connect, unknown
+from appliance.cli.exits import Code, CommandError
+from appliance.cli.output import Format, Table, emit, say
+
+LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a change is to be carried out."""
+
+    yes: bool
+    dry_run: bool
+    wait: bool
+    timeout_s: float
+    output: Format
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    what: str
+    """switchover or failover"""
+    path: str
+    body: Document
+    question: str
+
+
+def switchover(to: str, reason: str, manner: Manner) -> int:
+    body = {"to": to, "reason": reason}
+    question = f"Stop writes for about a second and make {to or 'the best candidate'} the primary?"
+    return carry_out(Change("switchover", "/api/v1/switchovers", body, question), manner)
+
+
+def failover(to: str, reason: str, allow_data_loss: bool, manner: Manner) -> int:
+    body = {"to": to, "reason": reason, "allow_data_loss": allow_data_loss}
+    loss = "and lose what it lacks" if allow_data_loss else "although commits that it lacks would be lost"
+    question = f"Make {to} the primary now, {loss}?"
+    return carry_out(Change("failover", "/api/v1/failovers", body, question), manner)
+
+
+def carry_out(change: Change, manner: Manner) -> int:
+    """Refusals end with 4 and the checks; an end that was not seen with 5 and the operation's id."""
+    if not (manner.yes or manner.dry_run or sys.stdin.isatty()):
+        raise CommandError(Code.REFUSED, f"{change.what} asks first and there is no terminal to ask on; pass --yes")
+    client = connect()
+    if manner.dry_run or not manner.yes:
+        _show_plan(client, change, manner)
+    if manner.dry_run:
+        return Code.DONE
+    if not manner.yes:
+        _ask(change)
+    operation = secrets.token_hex(8)
+    answer = client.change(change.path, change.body, operation=operation)
+    if not answer.ok:
+        raise refused(change.what, answer)
+    if not manner.wait:
+        emit(answer.body, Table(["ID"], [[operation]]), manner.output, text=[operation])
+        return Code.UNKNOWN
+    return _conclude(follow(client, operation, manner.timeout_s), manner.output)
+
+
+def _show_plan(client: Client, change: Change, manner: Manner) -> None:
+    answer = client.change(change.path, change.body, operation=secrets.token_hex(8), dry_run=True)
+    if not answer.ok:
+        raise refused(change.what, answer)
+    checks = answer.body.get("checks", [])
+    lines = [*check_lines(checks), answer.text("message")]
+    if manner.dry_run:
+        rows = [[c["code"], c["candidate"], str(c["ok"]).lower(), c["detail"]] for c in checks]
+        emit(answer.body, Table(["CHECK", "CANDIDATE", "OK", "DETAIL"], rows), manner.output, text=lines)
+    else:
+        say(sys.stderr, *lines)
+
+
+def _ask(change: Change) -> None:
+    say(sys.stderr, f"{change.question} [y/N] ")
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise CommandError(Code.REFUSED, f"{change.what} not confirmed; nothing was changed")
+
+
+def follow(client: Client, operation: str, timeout_s: float) -> dict[str, Any]:
+    """Stream the phases of an operation to stderr until it has ended, and return it."""
+    deadline_s = time.monotonic() + timeout_s
+    shown = 0
+    try:
+        while True:
+            document = _look(client, operation)
+            marks = document.get("marks", [])
+            say(sys.stderr, *(_phase_line(mark) for mark in marks[shown:]))
+            shown = max(shown, len(marks))
+            if document.get("phase") in {"done", "failed"}:
+                return document
+            if time.monotonic() > deadline_s:
+                raise unknown(operation, f"not ended within {timeout_s:g} s")
+            time.sleep(LOOK_S)
+    except KeyboardInterrupt:
+        message = f"waiting was interrupted; the operation goes on: appliance operations show {operation}"
+        raise CommandError(Code.INTERRUPTED, message) from None
+
+
+def _look(client: Client, operation: str) -> dict[str, Any]:
+    """The operation as the nodes know it; empty while none of them answers or knows it."""
+    try:
+        answer = client.get(f"/api/v1/operations/{operation}")
+    except CommandError:
+        return {}
+    return answer.body if answer.ok else {}
+
+
+def _phase_line(mark: Document) -> str:
+    detail = f"  {mark['detail']}" if mark["detail"] else ""
+    return f"  {mark['at']}  {mark['phase']}{detail}"
+
+
+def _conclude(operation: Document, output: Format) -> int:
+    done = operation["phase"] == "done"
+    message = operation["message"] or "no reason was recorded"
+    if not done:
+        raise CommandError(Code.FAILED, f"{operation['kind']} {operation['id']} failed: {message}")
+    primary = operation["target"]
+    text = [f"✓ {operation['kind']} done" + (f": {primary} is the primary" if primary else f": {message}")]
+    emit(operation, operation_table([operation]), output, text=text)
+    return Code.DONE
+
+
+def operation_table(operations: Sequence[Document]) -> Table:
+    rows = [
+        [o["id"], o["kind"], o["source"] or "–", o["target"] or "–", o["phase"], o["requester"], o["message"] or "–"]
+        for o in operations
+    ]
+    return Table(["ID", "KIND", "FROM", "TO", "PHASE", "BY", "MESSAGE"], rows)
+
+
+def bootstrap(timeout_s: float, wait: bool, output: Format, dry_run: bool = False) -> int:
+    """Initialise the cluster, once. Not asked for confirmation: a node whose data directory holds data refuses."""
+    client = connect()
+    operation = secrets.token_hex(8)
+    answer = client.change("/api/v1/bootstrap", {}, operation=operation, dry_run=dry_run)
+    if not answer.ok:
+        raise refused("bootstrap", answer)
+    if dry_run:
+        emit(answer.body, Table([], []), output, text=[*check_lines(answer.body["checks"]), answer.text("message")])
+        return Code.DONE
+    if not wait:
+        emit(answer.body, Table(["ID"], [[operation]]), output, text=[operation])
+        return Code.UNKNOWN
+    view = wait_for_primary(client, timeout_s)
+    if view is None:
+        message = f"the cluster has no open primary after {timeout_s:g} s; see `appliance status`"
+        raise CommandError(Code.UNKNOWN, message, [f"operation {operation}"])
+    row = [view["name"], view["primary"], view["system_identifier"]]
+    text = [f"✓ cluster {row[0]} is initialised: primary {row[1]}, system identifier {row[2]}"]
+    emit(view, Table(["CLUSTER", "PRIMARY", "SYSTEM"], [row]), output, text=text)
+    return Code.DONE
+
+
+def wait_for_primary(client: Client, timeout_s: float) -> Document | None:
+    """The cluster once it has an open primary; None when the time is up. Says on stderr what it waits for."""
+    deadline_s = time.monotonic() + timeout_s
+    said = ""
+    while time.monotonic() < deadline_s:
+        try:
+            view = client.cluster()
+        except CommandError:
+            view = {}
+        if view and not [p for p in view["problems"] if p["severity"] == "critical"] and view["primary"]:
+            return view
+        doing = "; ".join(f"{m['name']}: {m['doing']}" for m in view.get("members", []) if m["doing"])
+        if doing and doing != said:
+            say(sys.stderr, f"  {doing}")
+            said = doing
+        time.sleep(LOOK_S)
+    return None

@@ -1,0 +1,164 @@
+"""The API as the command line sees it: tries each endpoint, and turns every answer into a value or an exit code.
+
+A request that may have reached a node is never sent to another one: its outcome is unknown, and said to be.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from appliance.cli.exits import Code, CommandError
+from appliance.cli.target import Endpoint, find_target
+
+CONNECT_LIMIT_S = 2.0
+READ_LIMIT_S = 4.0
+CHANGE_LIMIT_S = 15.0
+"""the API itself answers a change within about eight seconds"""
+
+Document = Mapping[str, Any]
+
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: Any
+    endpoint: Endpoint
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 400
+
+    @property
+    def code(self) -> str:
+        """The problem's stable code; empty when there is none."""
+        return str(self.body.get("code", "")) if isinstance(self.body, Mapping) else ""
+
+    def text(self, key: str) -> str:
+        return str(self.body.get(key, "")) if isinstance(self.body, Mapping) else ""
+
+
+class Client:
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self.endpoints = endpoints
+
+    def get(self, path: str, accept: Callable[[Answer], bool] = lambda answer: answer.ok) -> Answer:
+        """The first answer that is acceptable, else the last one there was. Raises CommandError 3 without any."""
+        failures: list[str] = []
+        last: Answer | None = None
+        for answer in self._answers(path, failures):
+            if accept(answer):
+                return answer
+            last = answer
+        if last is None:
+            raise _unreachable(failures)
+        return last
+
+    def cluster(self) -> Document:
+        """The cluster as a node with a quorum sees it, else the view with the most applied (stale)."""
+        failures: list[str] = []
+        views: list[Document] = []
+        for answer in self._answers("/api/v1/cluster", failures):
+            if not answer.ok:
+                failures.append(f"{answer.endpoint.shown}: HTTP {answer.status} {answer.text('detail')}")
+                continue
+            views.append(answer.body)
+            if answer.body["quorum"]:
+                return views[-1]
+        if not views:
+            raise _unreachable(failures)
+        return max(views, key=_applied_index)
+
+    def change(self, path: str, body: Document, *, operation: str, dry_run: bool = False) -> Answer:
+        """POST a request under its operation id. Refusals are answers; what cannot go on raises CommandError."""
+        failures: list[str] = []
+        for endpoint in self.endpoints:
+            try:
+                answer = _call(endpoint, "POST", path, body=body, operation=operation, dry_run=dry_run)
+            except _NEVER_SENT as error:
+                failures.append(f"{endpoint.shown}: {_because(error)}")
+                continue
+            except httpx2.HTTPError as error:
+                raise unknown(operation, f"{endpoint.shown} did not answer: {_because(error)}") from None
+            if answer.status == 503 and answer.code == "quorum.none":
+                failures.append(f"{endpoint.shown}: {answer.text('detail')}")
+                continue
+            return _passed(answer, operation)
+        raise _unreachable(failures)
+
+    def _answers(self, path: str, failures: list[str]) -> Iterator[Answer]:
+        for endpoint in self.endpoints:
+            try:
+                yield _call(endpoint, "GET", path)
+            except httpx2.HTTPError as error:
+                failures.append(f"{endpoint.shown}: {_because(error)}")
+
+
+def connect() -> Client:
+    """A client for what the command line or the environment names."""
+    return Client(find_target().endpoints)
+
+
+def _applied_index(view: Document) -> int:
+    return int(view["applied"]["index"])
+
+
+def _call(
+    endpoint: Endpoint,
+    method: str,
+    path: str,
+    *,
+    body: Document | None = None,
+    operation: str = "",
+    dry_run: bool = False,
+) -> Answer:
+    headers = {"Idempotency-Key": operation} if operation else {}
+    if endpoint.token:
+        headers["Authorization"] = f"Bearer {endpoint.token}"
+    transport = httpx2.HTTPTransport(uds=str(endpoint.socket) if endpoint.socket is not None else None)
+    limits = httpx2.Timeout(READ_LIMIT_S if method == "GET" else CHANGE_LIMIT_S, connect=CONNECT_LIMIT_S)
+    with httpx2.Client(transport=transport, base_url=endpoint.url, timeout=limits, headers=headers) as client:
+        response = client.request(method, path, json=body, params={"dry_run": "true"} if dry_run else None)
+    try:
+        return Answer(response.status_code, response.json(), endpoint)
+    except json.JSONDecodeError:
+        return Answer(response.status_code, {"detail": response.text.strip()[:200]}, endpoint)
+
+
+def _because(error: Exception) -> str:
+    return (str(error) or type(error).__name__).lower()
+
+
+def _unreachable(failures: Sequence[str]) -> CommandError:
+    if len(failures) == 1:
+        return CommandError(Code.UNREACHABLE, f"no node answers: {failures[0]}; is the node running?")
+    return CommandError(Code.UNREACHABLE, "no node answers; are the nodes running?", failures)
+
+
+def unknown(operation: str, why: str) -> CommandError:
+    """The request may have been carried out, or may yet be."""
+    message = f"outcome not known: {why}; look with `appliance operations show {operation}`"
+    return CommandError(Code.UNKNOWN, message, [f"operation {operation}"])
+
+
+def _passed(answer: Answer, operation: str) -> Answer:
+    """Refusals (409) and acceptance go back to the command; everything else ends it."""
+    detail = answer.text("detail") or f"HTTP {answer.status}"
+    hint = f"; {answer.text('hint')}" if answer.text("hint") else ""
+    if answer.ok or answer.status == 409:
+        return answer
+    match answer.status:
+        case 401 | 403:
+            raise CommandError(Code.NOT_ALLOWED, f"not allowed: {detail}{hint}")
+        case 412:
+            raise CommandError(Code.CHANGED, f"changed under you: {detail}{hint}")
+        case 422 | 400:
+            raise CommandError(Code.USAGE, f"not understood by the node: {detail}{hint}")
+        case 503 if answer.code == "outcome.unknown":
+            raise unknown(answer.text("operation") or operation, detail)
+        case _:
+            raise CommandError(Code.FAILED, f"{answer.endpoint.shown}: HTTP {answer.status}: {detail}{hint}")

@@ -1,0 +1,129 @@
+"""Connection strings that name every member, so that a client finds the primary by itself."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from appliance.cli.client import Client
+from appliance.cli.exits import Code, CommandError
+from appliance.cli.node_file import load
+from appliance.cli.output import say
+from appliance.cli.target import find_target
+from appliance.node.config import NodeConfig
+from appliance.postgres.dsn import dsn as uri
+
+CONNECT_LIMIT_S = 3
+
+
+class Role(StrEnum):
+    RW = "rw"
+    RO = "ro"
+    ANY = "any"
+
+
+class Form(StrEnum):
+    URI = "uri"
+    KV = "kv"
+    ENV = "env"
+
+
+_SESSION: Mapping[Role, str] = {Role.RW: "read-write", Role.RO: "prefer-standby", Role.ANY: "any"}
+_ENVIRONMENT = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "dbname": "PGDATABASE",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Role and database that bootstrap made, as far as this user may know."""
+
+    user: str = ""
+    database: str = "postgres"
+    password: str = ""
+    hint: str = ""
+
+
+def dsn(role: Role, form: Form) -> int:
+    target = find_target()
+    hosts = member_hosts(Client(target.endpoints))
+    application = read_application(target.configs)
+    if application.hint:
+        say(sys.stderr, f"appliance: {application.hint}")
+    say(sys.stdout, *render(hosts, application, role, form))
+    return Code.DONE
+
+
+def member_hosts(client: Client) -> list[tuple[str, int]]:
+    """The primary first: a client then connects at once, and finds another when it has moved."""
+    view = client.cluster()
+    members = sorted(view["members"], key=lambda m: (m["role"] != "primary", m["name"]))
+    hosts = [(m["host"], m["port"]) for m in members if m["port"]]
+    if not hosts:
+        raise CommandError(Code.FAILED, "no member has announced a PostgreSQL address yet; see `appliance status`")
+    return hosts
+
+
+def read_application(configs: Sequence[Path]) -> Application:
+    """From the node files on this host; the first password that this user may read."""
+    if not configs:
+        return Application(hint="no role and no password: those are known on the cluster's hosts (--config)")
+    known = [_application(load(config)) for config in configs]
+    return next((application for application in known if application.password), known[0])
+
+
+def _application(config: NodeConfig) -> Application:
+    wanted = config.bootstrap.application
+    if wanted is None:
+        where = config.postgresql.socket_dir
+        return Application(hint=f"{config.name} has no bootstrap.application; a superuser connects on {where} locally")
+    file = config.application_password_file
+    try:
+        return Application(wanted.user, wanted.database, file.read_text(encoding="utf-8").strip())
+    except OSError as error:
+        hint = f"without the password: {file}: {(error.strerror or 'unreadable').lower()}"
+        return Application(wanted.user, wanted.database, hint=hint)
+
+
+def render(hosts: Sequence[tuple[str, int]], application: Application, role: Role, form: Form) -> list[str]:
+    if form is Form.URI:
+        return [write_uri(hosts, application, role)]
+    pairs = {
+        "host": ",".join(host for host, _ in hosts),
+        "port": ",".join(str(port) for _, port in hosts),
+        "dbname": application.database,
+        "user": application.user,
+        "password": application.password,
+        "target_session_attrs": _SESSION[role],
+        "connect_timeout": str(CONNECT_LIMIT_S),
+    }
+    written = {key: value for key, value in pairs.items() if value}
+    if form is Form.ENV:
+        return [f"{_ENVIRONMENT[key]}={shlex.quote(value)}" for key, value in written.items()]
+    return [" ".join(f"{key}={_quoted(value)}" for key, value in written.items())]
+
+
+def write_uri(hosts: Sequence[tuple[str, int]], application: Application, role: Role) -> str:
+    return uri(
+        hosts,
+        dbname=application.database,
+        user=application.user,
+        password=application.password,
+        target_session_attrs=_SESSION[role],
+        parameters={"connect_timeout": str(CONNECT_LIMIT_S)},
+    )
+
+
+def _quoted(value: str) -> str:
+    """As libpq reads a value in a key=value string."""
+    if value and not set(value) & set(" '\\"):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

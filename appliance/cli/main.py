@@ -1,0 +1,282 @@
+"""The command `appliance`: what it understands, and how every ending becomes an exit code.
+
+Imports late: `--help` reads nothing but typer and this file.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from appliance.cli.exits import Code, CommandError
+from appliance.cli.options import (
+    DryRun,
+    Interval,
+    Output,
+    Reason,
+    Timeout,
+    Wait,
+    Yes,
+    hoisted,
+    seconds,
+)
+from appliance.cli.output import Format, say
+
+app = typer.Typer(
+    name="appliance",
+    help="Three PostgreSQL hosts in, one highly available PostgreSQL out.",
+    epilog="--config, --api and --token may stand anywhere. Without them: the node on this host, else your demo.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+operations_app = typer.Typer(help="Switchovers and failovers, under way and past.", no_args_is_help=True)
+members_app = typer.Typer(help="The members of the cluster.", no_args_is_help=True)
+demo_app = typer.Typer(help="A cluster on this machine, to try things.", no_args_is_help=True)
+app.add_typer(operations_app, name="operations")
+app.add_typer(members_app, name="members")
+app.add_typer(demo_app, name="demo")
+
+
+@app.callback()
+def anywhere(
+    config: Annotated[str, typer.Option(metavar="FILE", help="A node's file, or a demo's directory.")] = "",
+    api: Annotated[str, typer.Option(metavar="URL", help="A node's API; several with commas between.")] = "",
+    token: Annotated[str, typer.Option(help="Bearer token for --api ($APPLIANCE_TOKEN does not show in ps).")] = "",
+) -> None:
+    given = {"APPLIANCE_CONFIG": config, "APPLIANCE_API": api, "APPLIANCE_TOKEN": token}
+    os.environ.update({name: value for name, value in given.items() if value})
+    if config and not api:
+        # What is typed beats what the environment says.
+        os.environ.pop("APPLIANCE_API", None)
+
+
+@app.command()
+def node(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the file is right.")] = False,
+    sample: Annotated[bool, typer.Option("--sample", help="Print a commented file.")] = False,
+) -> int:
+    """Run the node of --config FILE: what systemd starts."""
+    from appliance.cli.node import run
+
+    return run(Path(os.environ.get("APPLIANCE_CONFIG", "")), check=check, sample=sample)
+
+
+@app.command()
+def bootstrap(
+    wait: Wait = True,
+    timeout: Timeout = "120s",
+    output: Output = Format.TABLE,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> int:
+    """Make the cluster's first data directory, once, on any node, after the nodes are up."""
+    from appliance.cli.change import bootstrap
+
+    return bootstrap(seconds("--timeout", timeout), wait, output, dry_run)
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again.")] = False,
+    interval: Interval = "1s",
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="10: degraded, 11: critical.")] = False,
+    output: Output = Format.TABLE,
+) -> int:
+    """How the cluster is, and what would make it better. 3: no quorum, this is the last known view."""
+    from appliance.cli import status
+
+    return (
+        status.watch(output, seconds("--interval", interval)) if watch else status.status(output, exit_code=exit_code)
+    )
+
+
+@app.command()
+def switchover(
+    to: Annotated[str, typer.Option(metavar="MEMBER", help="The new primary. Default: the best candidate.")] = "",
+    reason: Reason = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    timeout: Timeout = "60s",
+    output: Output = Format.TABLE,
+) -> int:
+    """Move the primary role to another member without losing a commit."""
+    from appliance.cli.change import Manner, switchover
+
+    return switchover(to, reason, Manner(yes, dry_run, wait, seconds("--timeout", timeout), output))
+
+
+@app.command()
+def failover(
+    to: Annotated[str, typer.Option(metavar="MEMBER", help="The new primary.")],
+    allow_data_loss: Annotated[
+        bool, typer.Option("--allow-data-loss", help="Even if commits that it lacks are lost.")
+    ] = False,
+    reason: Reason = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    timeout: Timeout = "60s",
+    output: Output = Format.TABLE,
+) -> int:
+    """Make a member the primary although the present one is lost."""
+    from appliance.cli.change import Manner, failover
+
+    return failover(to, reason, allow_data_loss, Manner(yes, dry_run, wait, seconds("--timeout", timeout), output))
+
+
+@app.command()
+def history(
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20, output: Output = Format.TABLE
+) -> int:
+    """Who was primary when, and why it changed."""
+    from appliance.cli import reads
+
+    return reads.history(output, limit)
+
+
+@app.command()
+def dsn(
+    role: Annotated[str, typer.Option(help="rw, ro or any.")] = "rw",
+    form: Annotated[str, typer.Option("--format", "-f", help="uri, kv or env.")] = "uri",
+) -> int:
+    """The connection string of the cluster: names every member, finds the primary by itself."""
+    from appliance.cli import dsn
+    from appliance.cli.options import one_of
+
+    return dsn.dsn(one_of("--role", dsn.Role, role), one_of("--format", dsn.Form, form))
+
+
+@app.command()
+def version(output: Output = Format.TABLE) -> int:
+    """The version of this command."""
+    from appliance.cli import reads
+
+    return reads.version(output)
+
+
+@operations_app.command("list")
+def operations_list(output: Output = Format.TABLE) -> int:
+    """The last 50, newest first."""
+    from appliance.cli import reads
+
+    return reads.operations(output)
+
+
+@operations_app.command("show")
+def operations_show(operation: Annotated[str, typer.Argument(metavar="ID")], output: Output = Format.TABLE) -> int:
+    """One operation with its phases."""
+    from appliance.cli import reads
+
+    return reads.operation(operation, output)
+
+
+@members_app.command("list")
+def members_list(output: Output = Format.TABLE) -> int:
+    """All members, as `status` shows them."""
+    from appliance.cli import reads
+
+    return reads.members(output)
+
+
+Directory = Annotated[str, typer.Option("--dir", metavar="DIR", help="Where the demo lives.")]
+
+
+@demo_app.command("up")
+def demo_up(
+    directory: Directory = "",
+    nodes: Annotated[int, typer.Option(min=1, max=7, help="How many.")] = 3,
+    ttl: Annotated[str, typer.Option(help="Lease: how long a lost host holds writes up. Default: 6s.")] = "",
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it in the background.")] = False,
+    timeout: Timeout = "120s",
+) -> int:
+    """Start a cluster on loopback and keep it running; Ctrl-C ends it, its data stays."""
+    from appliance.cli.demo import up
+
+    asked = up.Asked(nodes, ttl, seconds("--timeout", timeout))
+    return up.detached(directory, asked) if detach else up.foreground(directory, asked)
+
+
+@demo_app.command("status")
+def demo_status(directory: Directory = "", output: Output = Format.TABLE) -> int:
+    """Its connection string, members and processes."""
+    from appliance.cli.demo import status
+
+    return status.status(directory, output)
+
+
+@demo_app.command("kill-primary")
+def demo_kill_primary(
+    directory: Directory = "",
+    host: Annotated[bool, typer.Option("--host", help="Everything of that node; it starts again after 5 s.")] = False,
+) -> int:
+    """kill -9 of the primary's postmaster."""
+    from appliance.cli.demo import kill
+
+    return kill.kill_primary(directory, host=host)
+
+
+@demo_app.command("load")
+def demo_load(
+    directory: Directory = "",
+    duration: Annotated[str, typer.Option("--seconds", help="How long. Default: until Ctrl-C.")] = "",
+    output: Output = Format.TABLE,
+) -> int:
+    """Write one row a commit; say what the longest gap was, and whether every acknowledged row is there."""
+    from appliance.cli.demo import load
+
+    return load.load(directory, seconds("--seconds", duration) if duration else None, output)
+
+
+@demo_app.command("down")
+def demo_down(
+    directory: Directory = "",
+    keep: Annotated[bool, typer.Option("--keep", help="End the processes, leave the data.")] = False,
+) -> int:
+    """End every process of the demo and remove its directory."""
+    from appliance.cli.demo import down
+
+    return down.down(directory, keep=keep)
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command line; every ending is a code and, if bad, one line on stderr that says what and what would do."""
+    try:
+        return int(app(hoisted(arguments), prog_name="appliance", standalone_mode=False) or 0)
+    except CommandError as error:
+        say(sys.stderr, f"appliance: {error}", *error.lines)
+        return error.code
+    except TyperException as error:
+        return _usage(error)
+    except (typer.Abort, KeyboardInterrupt):
+        return Code.INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away: nothing more to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Code.FAILED
+
+
+def _usage(error: TyperException) -> int:
+    message = error.format_message()
+    if message.lower().startswith("usage:"):
+        # A group without a command: its help.
+        say(sys.stderr, message)
+    else:
+        first = message[:1].lower() + message[1:].rstrip(".")
+        say(sys.stderr, f"appliance: {first}; see `appliance --help`")
+    return Code.USAGE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The small commands that only read: history, operations, members, version."""
+
+import platform
+
+from appliance import __version__
+from appliance.cli.change import operation_table
+from appliance.cli.client import Answer, Document, connect
+from appliance.cli.exits import Code, CommandError
+from appliance.cli.output import Format, Table, emit
+from appliance.cli.status import members_table
+
+
+def history(output: Format, limit: int) -> int:
+    """Newest first, as people ask for it."""
+    document = _read("/api/v1/history")
+    entries = list(reversed(document["history"]))[:limit]
+    rows = [
+        [e["at"], str(e["epoch"]), str(e["timeline"]), e["change"], e["previous"] or "–", e["primary"], e["reason"]]
+        for e in entries
+    ]
+    emit(entries, Table(["WHEN", "EPOCH", "TL", "CHANGE", "FROM", "TO", "REASON"], rows), output)
+    return Code.DONE
+
+
+def operations(output: Format) -> int:
+    listed = list(reversed(_read("/api/v1/operations")["operations"]))
+    emit(listed, operation_table(listed), output)
+    return Code.DONE
+
+
+def operation(name: str, output: Format) -> int:
+    found = _read(f"/api/v1/operations/{name}")
+    header = f"{found['kind']} {found['id']}: {found['phase']}  {found['message']}".rstrip()
+    marks = [f"  {mark['at']}  {mark['phase']}  {mark['detail']}".rstrip() for mark in found["marks"]]
+    emit(found, operation_table([found]), output, text=[header, *marks])
+    return Code.DONE
+
+
+def members(output: Format) -> int:
+    view = connect().cluster()
+    emit(view["members"], members_table(view), output)
+    return Code.DONE
+
+
+def version(output: Format) -> int:
+    document = {"appliance": __version__, "python": platform.python_version()}
+    emit(document, Table(["VERSION", "PYTHON"], [list(document.values())]), output, text=[f"appliance {__version__}"])
+    return Code.DONE
+
+
+def _read(path: str) -> Document:
+    answer = connect().get(path)
+    if not answer.ok:
+        raise CommandError(_read_code(answer), answer.text("detail") or f"HTTP {answer.status}")
+    body: Document = answer.body
+    return body
+
+
+def _read_code(answer: Answer) -> Code:
+    return Code.NOT_ALLOWED if answer.status in {401, 403} else Code.FAILED

@@ -1,0 +1,75 @@
+"""Where a command finds the cluster: a URL, the node on this host, or a demo directory."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.cli.exits import Code, CommandError
+
+SYSTEM_CONFIG = Path("/etc/appliance/node.yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One node's API: over TCP, or over a unix socket, which needs no token."""
+
+    url: str
+    socket: Path | None = None
+    token: str = ""
+
+    @property
+    def shown(self) -> str:
+        return str(self.socket) if self.socket is not None else self.url
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Endpoints in the order in which they are tried, and the node files that are known here."""
+
+    endpoints: Sequence[Endpoint]
+    configs: Sequence[Path] = ()
+
+
+def find_target() -> Target:
+    """`--api`, else `--config`, else this host's node, else the demo of this user.
+
+    The command line puts its options into the environment, where scripts may set them as well.
+    """
+    api = os.environ.get("APPLIANCE_API", "")
+    if api:
+        token = os.environ.get("APPLIANCE_TOKEN", "")
+        return Target([Endpoint(_url(part), token=token) for part in api.split(",")])
+    named = os.environ.get("APPLIANCE_CONFIG", "")
+    if named:
+        return _local(Path(named))
+    if SYSTEM_CONFIG.exists():
+        return _local(SYSTEM_CONFIG)
+    from appliance.cli.demo.layout import default_directory, is_demo
+
+    if is_demo(default_directory()):
+        return _local(default_directory())
+    message = f"no cluster to talk to: no {SYSTEM_CONFIG}, no demo; use --config FILE or --api http://HOST:8008"
+    raise CommandError(Code.USAGE, message)
+
+
+def _url(text: str) -> str:
+    url = text.strip().rstrip("/")
+    return url if "://" in url else f"http://{url}"
+
+
+def _local(path: Path) -> Target:
+    if path.is_dir():
+        from appliance.cli.demo.layout import Layout
+
+        configs = [node.config for node in Layout.load(path).nodes]
+    else:
+        configs = [path]
+    return Target([_endpoint(config) for config in configs], configs)
+
+
+def _endpoint(path: Path) -> Endpoint:
+    from appliance.cli.node_file import load
+
+    config = load(path)
+    return Endpoint(f"http://{config.http_address}", socket=config.http.socket)

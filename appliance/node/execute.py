@@ -1,0 +1,236 @@
+"""Performs a decision's actions in order and stops at the first that fails.
+
+Nothing is retried, waited for or decided here: the next look decides anew, so each action is safe to repeat and
+safe to leave half done. What an action fails with is logged once until it changes.
+"""
+
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import assert_never
+
+from appliance.cluster.codec import encode_command
+from appliance.cluster.commands import Command
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState
+from appliance.ha.actions import (
+    Action,
+    ApplySettings,
+    Checkpoint,
+    Clone,
+    CreateSlots,
+    Decision,
+    FinishJob,
+    Follow,
+    ForgetIncarnation,
+    Initialise,
+    NoteFenced,
+    Pledge,
+    Promote,
+    Propose,
+    Rewind,
+    StartPrimary,
+    StartStandby,
+    StopPostgres,
+)
+from appliance.ha.decide import slot_name
+from appliance.ha.seen import Notes, Observation
+from appliance.ha.standby import upstream
+from appliance.node.clock import boottime_s
+from appliance.node.coordinator import PROPOSE_LIMIT_S
+from appliance.node.events import Events
+from appliance.node.guard_client import Deadline, GuardClient, GuardError
+from appliance.node.lease import Lease
+from appliance.node.local import LocalPostgres
+from appliance.node.messages import AskCredentials, CredentialsAnswer, MessageError, decode, encode
+from appliance.node.notes import NotesFile, forget_incarnation, give_back, write_incarnation
+from appliance.node.observe import Signalled
+from appliance.postgres.credentials import Credentials
+from appliance.postgres.errors import PostgresError
+from raft import Applied, Outcome, Refused, Replica, ReplicaError
+
+CHECKPOINT_LIMIT_S = 600.0
+CREDENTIALS_LIMIT_S = 2.0
+REWINDS_BEFORE_CLONE = 3
+
+
+class Executor:
+    """Used by the control loop only."""
+
+    def __init__(
+        self,
+        me: str,
+        replica: Replica[ClusterState],
+        local: LocalPostgres,
+        guard: GuardClient,
+        notes: NotesFile,
+        signalled: Signalled,
+        events: Events,
+        wake: Callable[[], None],
+    ) -> None:
+        self._me = me
+        self._replica = replica
+        self._local = local
+        self._guard = guard
+        self._notes = notes
+        self._signalled = signalled
+        self._events = events
+        self._wake = wake
+        self._proposed: dict[bytes, Future[Outcome]] = {}
+        self._asked: Future[bytes] | None = None
+        self._failure = ""
+        self.lease = Lease(0, 0.0)
+        """set by the control loop before each run: what a start or a promotion arms the guard with"""
+
+    def run(self, decision: Decision, state: ClusterState, seen: Observation, policy: Policy) -> None:
+        for action in decision.actions:
+            name = type(action).__name__
+            try:
+                done = self._perform(action, state, seen, policy)
+            except (PostgresError, GuardError, OSError, ValueError) as error:
+                self._log_failure(f"{name}: {error}", decision.rule)
+                return
+            if done and not isinstance(action, Propose):
+                self._failure = ""
+                self._events.emit("action.done", action=name, rule=decision.rule, because=decision.because)
+
+    def _log_failure(self, failure: str, rule: str) -> None:
+        if failure != self._failure:
+            self._failure = failure
+            self._events.emit("action.failed", "warning", error=failure, rule=rule)
+
+    def _perform(self, action: Action, state: ClusterState, seen: Observation, policy: Policy) -> bool:  # noqa: C901
+        """Begin one action; False when there was nothing to do but wait."""
+        match action:
+            case Propose(command):
+                return self._propose(command)
+            case StopPostgres(mode):
+                self._guard.stop_postgres(mode.value)
+                self._signalled.stop_s = self._signalled.stop_s or boottime_s()
+            case StartPrimary(epoch):
+                self._obey(epoch)
+                self._local.start_primary(state, policy, self._deadline(epoch, policy))
+            case StartStandby(source):
+                self._obey(state.appointment.epoch if source and state.appointment else 0)
+                self._local.start_standby(state, policy, source)
+            case Follow(source):
+                self._follow(source, state, policy)
+            case Promote(epoch, timeline):
+                self._promote(epoch, timeline, seen, policy)
+            case Checkpoint(operation):
+                self._signalled.checkpoint_operation = operation
+                self._signalled.checkpointing = self._local.monitor.checkpoint(CHECKPOINT_LIMIT_S)
+            case Pledge(election):
+                self._note(replace(self._notes.value, pledge=max(election, self._notes.value.pledge)))
+            case NoteFenced(epoch):
+                give_back(self._notes, epoch)
+            case Initialise():
+                self._local.initialise()
+            case Clone(source):
+                return self._with_credentials(source, lambda: self._local.clone(state, source))
+            case Rewind(source, timeline):
+                return self._with_credentials(source, lambda: self._local.rewind(state, source, timeline))
+            case FinishJob():
+                self._finish_job(seen)
+            case ForgetIncarnation():
+                forget_incarnation(self._local.data_dir)
+            case CreateSlots(members):
+                for member in members:
+                    self._local.monitor.create_slot(slot_name(member))
+            case ApplySettings():
+                in_recovery = seen.instance is None or seen.instance.in_recovery
+                source = upstream(state, self._me, seen.notes.pledge) if in_recovery else ""
+                self._local.apply_settings(state, policy, source)
+            case _:
+                assert_never(action)
+        return True
+
+    def _note(self, notes: Notes) -> None:
+        self._notes.write(notes)
+
+    def _obey(self, epoch: int) -> None:
+        """R5: from here on this node acts on no older appointment, also after a restart."""
+        if epoch > self._notes.value.epoch:
+            self._note(replace(self._notes.value, epoch=epoch))
+
+    def _deadline(self, epoch: int, policy: Policy) -> Deadline:
+        if self.lease.epoch != epoch:
+            raise ValueError(f"holds the lease of epoch {self.lease.epoch}, not {epoch}")
+        return self.lease.deadline(policy)
+
+    def _promote(self, epoch: int, timeline: int, seen: Observation, policy: Policy) -> None:
+        assert seen.instance is not None
+        self._obey(epoch)
+        self._local.promote(seen.instance.timeline, timeline, self._deadline(epoch, policy))
+        self._signalled.promote_s = boottime_s()
+
+    def _follow(self, source: str, state: ClusterState, policy: Policy) -> None:
+        if source and state.appointment is not None:
+            self._obey(state.appointment.epoch)
+        self._local.apply_settings(state, policy, source)
+
+    def _propose(self, command: Command) -> bool:
+        """One of a kind at a time: while its outcome is open the same command is not sent again."""
+        raw = encode_command(command)
+        if raw in self._proposed:
+            return False
+        future = self._replica.propose(raw, secrets.token_hex(8), PROPOSE_LIMIT_S)
+        self._proposed[raw] = future
+        name = type(command).__name__
+        future.add_done_callback(lambda done: self._settle(raw, name, done.result()))
+        return True
+
+    def _settle(self, raw: bytes, name: str, outcome: Outcome) -> None:
+        """Called on the raft thread: note it, and let the loop look again."""
+        if isinstance(outcome, Refused):
+            self._events.emit("proposal.refused", command=name, reason=outcome.reason)
+        elif not isinstance(outcome, Applied):
+            self._events.emit("proposal.unknown", "warning", command=name, reason=outcome.reason)
+        self._proposed.pop(raw, None)
+        self._wake()
+
+    def _with_credentials(self, source: str, begin: Callable[[], None]) -> bool:
+        """Copying needs the roles' passwords: the source has them; asked for once, taken when they have come."""
+        if self._local.credentials is not None:
+            begin()
+            return True
+        if self._asked is None:
+            self._asked = self._replica.request(source, encode(AskCredentials(self._me)), CREDENTIALS_LIMIT_S)
+            self._asked.add_done_callback(lambda _: self._wake())
+            return False
+        if not self._asked.done():
+            return False
+        asked, self._asked = self._asked, None
+        try:
+            answer = decode(asked.result())
+        except (ReplicaError, MessageError) as error:
+            raise ValueError(f"{source} gave no credentials: {error}") from error
+        if not isinstance(answer, CredentialsAnswer) or not answer.credentials:
+            raise ValueError(f"{source} has no credentials to give yet")
+        self._local.keep_credentials(Credentials.from_json(answer.credentials))
+        begin()
+        return True
+
+    def _finish_job(self, seen: Observation) -> None:
+        """Write down what a job led to before it is forgotten; a killed node process finds the same again."""
+        job = seen.job
+        if job is None:
+            return
+        notes = self._notes.value
+        if not job.failed and job.kind != "discard":
+            write_incarnation(self._local.data_dir, job.incarnation)
+            self._note(replace(notes, needs_clone=False, rewinds_failed=0))
+        elif job.kind == "rewind":
+            failed = notes.rewinds_failed + 1
+            hopeless = job.needs_clone or failed >= REWINDS_BEFORE_CLONE
+            self._note(replace(notes, needs_clone=hopeless, rewinds_failed=0 if hopeless else failed))
+        self._events.emit(
+            "job.ended",
+            "warning" if job.failed else "info",
+            job=job.kind,
+            failed=job.failed,
+            error=job.error,
+            seconds=job.seconds,
+        )
+        self._local.job = None

@@ -1,0 +1,101 @@
+"""The node's doors: peers' messages come in here, operators' requests go out to the raft leader from here."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from appliance.api.published import OperatorAnswer, OperatorRequest, Published
+from appliance.cluster.state import ClusterState
+from appliance.node.clock import boottime_s
+from appliance.node.config import NodeConfig
+from appliance.node.coordinator import Coordinator
+from appliance.node.messages import (
+    AskCredentials,
+    CredentialsAnswer,
+    MessageError,
+    Operate,
+    SendReport,
+    decode,
+    encode,
+)
+from appliance.node.operator import Desk
+from appliance.postgres.credentials import Credentials
+from raft import PeerUnreachable, Replica, ReplicaError
+
+LEADER_LOOK_S = 0.05
+REQUEST_LIMIT_S = 5.0
+
+
+class PeerDoor:
+    """Answers the messages of other nodes. Called on the replica's pool threads, one message each."""
+
+    def __init__(self, coordinator: Coordinator, desk: Desk, credentials: Callable[[], Credentials | None]) -> None:
+        self._coordinator = coordinator
+        self._desk = desk
+        self._credentials = credentials
+
+    def handle(self, peer: str, payload: bytes) -> bytes:
+        """Raises MessageError for what it cannot read; the asker gets that as an error."""
+        match decode(payload):
+            case SendReport() as message if message.report.node == peer:
+                return encode(self._coordinator.receive(message))
+            case Operate() as message:
+                return encode(self._desk.handle(message))
+            case AskCredentials():
+                known = self._credentials()
+                return encode(CredentialsAnswer(known.to_json() if known is not None else {}))
+            case other:
+                raise MessageError(f"{type(other).__name__} is no question that {peer} may ask")
+
+
+class NodeGateway:
+    """What the API sees of its node (appliance.api.published.Gateway)."""
+
+    def __init__(self, config: NodeConfig, replica: Replica[ClusterState]) -> None:
+        self._config = config
+        self._replica = replica
+        self._published: Published | None = None
+        self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="operator")
+
+    def publish(self, published: Published) -> None:
+        """Called by the control loop only."""
+        self._published = published
+
+    def published(self) -> Published:
+        """The API is started after the first look, so there is always one."""
+        assert self._published is not None
+        return self._published
+
+    def now_s(self) -> float:
+        return boottime_s()
+
+    def submit(self, request: OperatorRequest, limit_s: float) -> Future[OperatorAnswer]:
+        return self._pool.submit(self._forward, request, time.monotonic() + limit_s)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _forward(self, request: OperatorRequest, until_s: float) -> OperatorAnswer:
+        """Ask the raft leader; when it changes under us the same operation id makes asking again safe."""
+        problem = "no raft leader is known"
+        while True:
+            leader, left_s = self._replica.view().leader, until_s - time.monotonic()
+            if left_s <= 0:
+                return OperatorAnswer("no_quorum", request.id, "quorum.none", problem)
+            if leader is not None:
+                try:
+                    return self._ask(leader, request, min(left_s, REQUEST_LIMIT_S))
+                except PeerUnreachable as error:
+                    problem = f"raft leader {leader} is not reachable: {error}"
+                except (ReplicaError, MessageError) as error:
+                    return OperatorAnswer("unknown", request.id, "outcome.unknown", f"{leader}: {error}")
+            time.sleep(LEADER_LOOK_S)
+
+    def _ask(self, leader: str, request: OperatorRequest, limit_s: float) -> OperatorAnswer:
+        config = self._config
+        document = config.bootstrap.config if request.kind == "bootstrap" else {}
+        message = Operate(request, document, config.cluster)
+        answer = decode(self._replica.request(leader, encode(message), limit_s).result())
+        if not isinstance(answer, OperatorAnswer):
+            raise MessageError(f"{type(answer).__name__} is no answer to an operator")
+        return answer

@@ -1,0 +1,186 @@
+"""This node's PostgreSQL: the one place where the node's file, the agreed configuration and the tools come together.
+
+Every method begins something and returns; whether it worked is seen at the next look.
+"""
+
+from pathlib import Path
+
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState
+from appliance.ha.decide import slot_name
+from appliance.node.config import NodeConfig
+from appliance.node.config_values import split_address
+from appliance.node.guard_client import Deadline, GuardClient
+from appliance.node.notes import new_incarnation
+from appliance.postgres.auto_conf import clean_auto_conf
+from appliance.postgres.binaries import Binaries
+from appliance.postgres.conninfo import conninfo
+from appliance.postgres.control import ControlData
+from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE, Credentials, write_passfile
+from appliance.postgres.directory import inspect
+from appliance.postgres.files import remove_durably, write_if_changed
+from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
+from appliance.postgres.jobs import Job
+from appliance.postgres.monitor import Monitor
+from appliance.postgres.settings import (
+    CONTROLLED,
+    DEFAULT_HBA,
+    Settings,
+    server_argv,
+    server_environment,
+    settings_differ,
+    write_settings,
+    write_standby_signal,
+)
+from appliance.postgres.specs import Clone, Discard, InitdbOptions, Initialise, Rewind, Spec
+
+STANDBY_SIGNAL = "standby.signal"
+
+
+class LocalPostgres:
+    """Used by the control loop only."""
+
+    def __init__(self, config: NodeConfig, binaries: Binaries, guard: GuardClient, monitor: Monitor) -> None:
+        self._config = config
+        self._guard = guard
+        self._job_directory = config.state_dir / "job"
+        self._credentials_file = config.state_dir / "credentials.json"
+        self._passfile = config.state_dir / "pgpass"
+        self.binaries = binaries
+        self.monitor = monitor
+        self.data_dir = config.postgresql.data_dir
+        self.job: Job | None = None
+        self.job_incarnation = ""
+        self.credentials = Credentials.load(self._credentials_file)
+        if self.credentials is not None:
+            self.keep_credentials(self.credentials)
+
+    def keep_credentials(self, credentials: Credentials) -> None:
+        """Store them for later starts, and as the files that libpq and `appliance dsn` read; all 0600."""
+        credentials.store(self._credentials_file)
+        write_passfile(self._passfile, credentials)
+        if credentials.application is not None:
+            write_if_changed(self._config.application_password_file, credentials.application + "\n")
+        self.credentials = credentials
+
+    def settings(self, state: ClusterState, policy: Policy, upstream: str) -> Settings:
+        """What the files should say; `upstream` is a member's name, or empty for no source."""
+        section = self._config.postgresql
+        return Settings(
+            cluster_name=self._config.name,
+            port=section.port,
+            unix_socket_dir=section.socket_dir,
+            listen=",".join(section.listen_hosts),
+            parameters={**policy.parameters, **section.parameters},
+            hba=policy.pg_hba or DEFAULT_HBA,
+            ident=policy.pg_ident,
+            primary_conninfo=self._conninfo(state, upstream) if upstream else "",
+            primary_slot_name=slot_name(self._config.name) if upstream else "",
+        )
+
+    def _conninfo(self, state: ClusterState, member: str, *, database: bool = False) -> str:
+        host, port = split_address(state.members[member].postgres)
+        return conninfo(
+            host=host,
+            port=port,
+            user=REWIND_ROLE if database else REPLICATION_ROLE,
+            passfile=self._passfile,
+            dbname="postgres" if database else "",
+            application_name=self._config.name,
+        )
+
+    def settings_differ(self, state: ClusterState, policy: Policy, upstream: str) -> bool:
+        return settings_differ(self.data_dir, self.settings(state, policy, upstream), self._floor())
+
+    def apply_settings(self, state: ClusterState, policy: Policy, upstream: str) -> None:
+        """Render and reload; what needs a restart shows as pending in PostgreSQL."""
+        if write_settings(self.data_dir, self.settings(state, policy, upstream), self._floor()):
+            self._guard.reload()
+
+    def _floor(self) -> ControlData | None:
+        """A standby must not start with less than its primary had (shared memory for its transactions)."""
+        directory = inspect(self.data_dir, self.binaries)
+        return directory.control if directory.standby_signal else None
+
+    def start_primary(self, state: ClusterState, policy: Policy, deadline: Deadline) -> None:
+        """In place, on its present timeline. The guard holds the deadline before PostgreSQL runs (R4)."""
+        remove_durably(self.data_dir / STANDBY_SIGNAL)
+        self._start(self.settings(state, policy, ""), deadline, None)
+
+    def start_standby(self, state: ClusterState, policy: Policy, upstream: str) -> None:
+        """Placeholders of timelines that never came would keep it from becoming ready (R14)."""
+        write_standby_signal(self.data_dir)
+        remove_placeholders_above_real(self.data_dir / "pg_wal")
+        self._start(self.settings(state, policy, upstream), None, self._floor())
+
+    def _start(self, settings: Settings, deadline: Deadline | None, floor: ControlData | None) -> None:
+        clean_auto_conf(self.data_dir, CONTROLLED)
+        write_settings(self.data_dir, settings, floor)
+        self._config.postgresql.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._guard.clean(self.data_dir)
+        self._guard.start_postgres(
+            server_argv(self.binaries, self.data_dir, settings, floor),
+            env=server_environment(),
+            data_dir=self.data_dir,
+            log_file=self._config.state_dir / "postgres.log",
+            deadline=deadline,
+        )
+
+    def promote(self, own: int, assigned: int, deadline: Deadline) -> None:
+        """R14: placeholders make PostgreSQL pick the assigned timeline; the guard is armed before it opens (R4)."""
+        self._guard.set_deadline(deadline)
+        place_placeholders(self.data_dir / "pg_wal", own, assigned)
+        self.monitor.promote()
+
+    def initialise(self) -> None:
+        """initdb with roles, as a job; the passwords are made here and stored first."""
+        section = self._config.bootstrap.application
+        if self.credentials is None:
+            self.keep_credentials(Credentials.generate(application=section is not None))
+        assert self.credentials is not None
+        initdb = self._config.initdb
+        self._begin(
+            Initialise(
+                self.binaries,
+                self.data_dir,
+                self.credentials,
+                application_role=section.user if section is not None else "",
+                application_database=section.database if section is not None else "",
+                wal_dir=self._config.postgresql.wal_dir,
+                options=InitdbOptions(initdb.locale, initdb.encoding, initdb.wal_segsize),
+            )
+        )
+
+    def clone(self, state: ClusterState, source: str) -> None:
+        self._begin(
+            Clone(
+                self.binaries,
+                self.data_dir,
+                self._conninfo(state, source),
+                self._conninfo(state, source, database=True),
+                self._config.postgresql.wal_dir,
+                slot_name(self._config.name),
+            )
+        )
+
+    def rewind(self, state: ClusterState, source: str, timeline: int) -> None:
+        self._begin(Rewind(self.binaries, self.data_dir, self._conninfo(state, source, database=True), timeline))
+
+    def discard_replaced(self) -> None:
+        """R12: the directory that a clone replaced is kept until the new one streams."""
+        self._begin(Discard(self.data_dir))
+
+    def _begin(self, spec: Spec) -> None:
+        self.job_incarnation = new_incarnation()
+        self.job = Job.start(spec, self._job_directory)
+
+    def kill_leftover_jobs(self) -> None:
+        Job.kill_leftovers(self._job_directory)
+
+    def fileno_of_job(self) -> int | None:
+        return self.job.fileno() if self.job is not None else None
+
+
+def state_directories(config: NodeConfig) -> tuple[Path, ...]:
+    """Directories that must exist, private to the run user, before anything starts."""
+    return (config.state_dir, config.raft.dir, config.postgresql.socket_dir, config.http.socket.parent)

@@ -1,0 +1,278 @@
+"""The control loop: look, decide, begin, report, publish; then wait for an event or the next look.
+
+It runs in the main thread and is the only writer of everything it holds. Other threads only wake it.
+"""
+
+import os
+import selectors
+from collections.abc import Callable
+from contextlib import suppress
+
+from appliance import __version__
+from appliance.api.published import Published, RaftSeen
+from appliance.cluster.config import ConfigError, Policy, read_policy
+from appliance.cluster.state import ClusterState, Config
+from appliance.ha.actions import Decision
+from appliance.ha.decide import decide
+from appliance.ha.seen import Observation, Report, ReportSeen
+from appliance.node.clock import boottime_s, wall_s
+from appliance.node.config import NodeConfig
+from appliance.node.coordinator import Coordinator
+from appliance.node.events import Events
+from appliance.node.execute import Executor
+from appliance.node.guard_client import Exited, Fenced, GuardClient, GuardError, GuardStatus
+from appliance.node.lease import NO_LEASE, Lease, adopted
+from appliance.node.local import LocalPostgres
+from appliance.node.notes import NotesFile, give_back
+from appliance.node.observe import Observer
+from appliance.node.report import make_report
+from appliance.node.reporter import Confirmed, Reporter
+from raft import Replica, View
+
+BUSY_LOOK_S = 0.05
+"""Between two looks while something is in progress."""
+AT_REST = {"at_rest"}
+
+
+class Policies:
+    """The policy of the newest configuration document; read once a version."""
+
+    def __init__(self) -> None:
+        self._config: Config | None = None
+        self._policy = Policy()
+
+    def of(self, config: Config) -> Policy:
+        """`apply` refuses documents that cannot be read; a newer node's document leaves the last one that could."""
+        if config is not self._config:
+            with suppress(ConfigError):
+                self._policy = read_policy(config.document)
+            self._config = config
+        return self._policy
+
+
+class Alarm:
+    """Wakes the control loop from any thread."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def silence(self) -> None:
+        try:
+            os.eventfd_read(self.descriptor)
+        except BlockingIOError:
+            return
+
+
+class ControlLoop:
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        replica: Replica[ClusterState],
+        guard: GuardClient,
+        local: LocalPostgres,
+        notes: NotesFile,
+        observer: Observer,
+        executor: Executor,
+        reporter: Reporter,
+        coordinator: Coordinator,
+        policies: Policies,
+        alarm: Alarm,
+        events: Events,
+        publish: Callable[[Published], None],
+    ) -> None:
+        self._config = config
+        self._replica = replica
+        self._guard = guard
+        self._local = local
+        self._notes = notes
+        self._observer = observer
+        self._executor = executor
+        self._reporter = reporter
+        self._coordinator = coordinator
+        self._policies = policies
+        self._alarm = alarm
+        self._events = events
+        self._publish = publish
+        self._lease: Lease = NO_LEASE
+        self._armed: Lease = NO_LEASE
+        self._guard_status: GuardStatus | None = None
+        self._said: tuple[str, str] = ("", "")
+        self._report: Report | None = None
+
+    def adopt(self) -> None:
+        """Take over what an earlier node process left: a running PostgreSQL, its lease, a half done job."""
+        self._local.kill_leftover_jobs()
+        self._look_at_guard()
+        if self._guard_status is not None:
+            policy = self._policies.of(self._replica.view().state.config)
+            self._lease = self._armed = adopted(self._guard_status, policy)
+            self._note_fence(self._guard_status.fenced_epoch)
+
+    def step(self) -> float:
+        """One round; answers how long to wait for an event before the next, in seconds."""
+        view = self._replica.view()
+        policy = self._policies.of(view.state.config)
+        self._hear_guard()
+        now_s = boottime_s()
+        seen = self._observer.look(
+            view.state,
+            policy,
+            self._guard_status,
+            self._notes.value,
+            self._lease.seen(now_s) if self._lease.epoch else None,
+            self._reporter.contact_s(),
+        )
+        decision = decide(view.state, seen, policy)
+        self._say(decision)
+        self._executor.lease = self._lease
+        self._executor.run(decision, view.state, seen, policy)
+        coordinating = self._coordinator.step(view, policy)
+        self._report = report = make_report(view.state, seen, self._observer.answer, decision.because)
+        confirmed = self._reporter.step(report, policy.renew_interval_s)
+        if confirmed is not None:
+            self._renew(confirmed, policy)
+        self._publish(self._published(view, policy, seen, report, decision, coordinating))
+        return self._pause_s(view.state, seen, decision, policy, confirmed is not None)
+
+    def postgres_runs(self) -> bool:
+        """As the guard says now; a guard that does not answer counts as running."""
+        self._look_at_guard()
+        return self._guard_status is None or self._guard_status.postmaster is not None
+
+    def keep_lease(self) -> None:
+        """Renew while PostgreSQL is stopping for good: nobody else may open before it is down (R10)."""
+        if self._report is not None:
+            policy = self._policies.of(self._replica.view().state.config)
+            confirmed = self._reporter.step(self._report, policy.renew_interval_s)
+            if confirmed is not None:
+                self._renew(confirmed, policy)
+
+    def wait(self, limit_s: float) -> None:
+        """Until something happens, at most `limit_s`."""
+        descriptors = (self._alarm.descriptor, self._guard.fileno(), self._local.fileno_of_job())
+        with selectors.DefaultSelector() as selector:
+            for descriptor in descriptors:
+                if descriptor is not None:
+                    selector.register(descriptor, selectors.EVENT_READ)
+            selector.select(max(0.0, limit_s))
+        self._alarm.silence()
+
+    def _pause_s(
+        self, state: ClusterState, seen: Observation, decision: Decision, policy: Policy, again: bool
+    ) -> float:
+        if again:
+            return 0.0
+        until_report_s = self._reporter.due_s() - boottime_s()
+        busy = (
+            decision.rule not in AT_REST
+            or state.election is not None
+            or state.running_operation() is not None
+            or (seen.postmaster is not None and seen.instance is None)
+        )
+        return min(BUSY_LOOK_S if busy else policy.loop_wait_s, max(0.0, until_report_s))
+
+    def _renew(self, confirmed: Confirmed, policy: Policy) -> None:
+        """R3: a confirmed renewal extends the lease from the time before it was asked for; the guard learns of it."""
+        epoch = confirmed.answer.confirmed_epoch
+        if epoch is None or epoch <= self._notes.value.fenced_epoch:
+            return
+        if epoch != self._lease.epoch:
+            self._events.emit("lease.gained", epoch=epoch)
+        self._lease = self._lease.renewed(epoch, confirmed.asked_s, policy)
+        status = self._guard_status
+        if status is not None and status.postmaster is not None and status.deadline_epoch == epoch:
+            self._arm(policy)
+
+    def _arm(self, policy: Policy) -> None:
+        try:
+            self._guard.set_deadline(self._lease.deadline(policy))
+        except GuardError as error:
+            self._events.emit("guard.lost", "error", error=str(error))
+
+    def _hear_guard(self) -> None:
+        for event in self._guard.events():
+            match event:
+                case Exited():
+                    self._events.emit("postgres.exited", "warning", code=event.code, signal=event.signal)
+                case Fenced():
+                    self._events.emit("primary.fenced", "error", epoch=event.epoch, how=event.how, took_s=event.took_s)
+        self._look_at_guard()
+        if self._guard_status is not None:
+            self._note_fence(self._guard_status.fenced_epoch)
+
+    def _look_at_guard(self) -> None:
+        try:
+            self._guard.ensure()
+            self._guard_status = self._guard.status()
+        except GuardError as error:
+            if self._guard_status is not None:
+                self._events.emit("guard.lost", "error", error=str(error))
+            self._guard_status = None
+
+    def _note_fence(self, epoch: int | None) -> None:
+        """R4: the guard fenced this epoch, perhaps while no node process lived."""
+        if epoch is not None and epoch > self._notes.value.fenced_epoch:
+            give_back(self._notes, epoch)
+
+    def _say(self, decision: Decision) -> None:
+        """Log a decision when its rule changes, not at every look."""
+        said = (decision.rule, decision.because if decision.actions else "")
+        if said != self._said and (decision.rule != self._said[0] or decision.actions):
+            self._events.emit("decision.changed", rule=decision.rule, because=decision.because)
+        self._said = said
+
+    def _published(
+        self,
+        view: View[ClusterState],
+        policy: Policy,
+        seen: Observation,
+        report: Report,
+        decision: Decision,
+        coordinating: str,
+    ) -> Published:
+        now_s = boottime_s()
+        passed_s = now_s - self._reporter.reports_at_s
+        reports = {n: ReportSeen(r.report, r.age_s + passed_s) for n, r in self._reporter.reports.items()}
+        reports[self._config.name] = ReportSeen(report, 0.0)
+        status = self._replica.status()
+        peers = [p for p in status.peers if p.name != self._config.name]
+        contact_s = self._reporter.contact_s()
+        return Published(
+            node=self._config.name,
+            cluster=self._config.cluster,
+            version=__version__,
+            taken_s=now_s,
+            wall_time=wall_s(),
+            state=view.state,
+            policy=policy,
+            seen=seen,
+            report=report,
+            reports=reports,
+            raft=RaftSeen(
+                role=status.role,
+                leader=view.leader,
+                term=view.term,
+                index=view.index,
+                log_entries=status.log_entries,
+                log_bytes=status.log_bytes,
+                peers={p.name: p.connected for p in peers},
+                refusals={p.name: p.refusal for p in peers if p.refusal},
+            ),
+            rule=decision.rule,
+            doing=decision.because,
+            coordinating=coordinating,
+            waiting_for=_waiting_for(view, [p.name for p in peers if not p.connected], self._reporter.problem),
+            last_renewal_s=None if contact_s is None else now_s - contact_s,
+        )
+
+
+def _waiting_for(view: View[ClusterState], away: list[str], problem: str) -> str:
+    if view.leader is None:
+        return f"a quorum: no connection to {', '.join(sorted(away))}" if away else "a raft leader"
+    if not view.state.initialised and view.state.bootstrap is None:
+        return "`appliance bootstrap` on one node"
+    return problem

@@ -1,0 +1,202 @@
+"""Looks at this node: the guard's postmaster, the directory on disk, PostgreSQL's answer, the job. One frozen value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, Member, Position
+from appliance.ha.seen import (
+    DirectoryKind,
+    DirectorySeen,
+    InstanceSeen,
+    JobSeen,
+    LeaseSeen,
+    Notes,
+    Observation,
+    PostmasterSeen,
+)
+from appliance.ha.standby import upstream
+from appliance.node.clock import boottime_s, wall_time
+from appliance.node.config_values import join_address
+from appliance.node.guard_client import GuardStatus
+from appliance.node.local import LocalPostgres
+from appliance.node.notes import read_incarnation
+from appliance.postgres.control import ControlState
+from appliance.postgres.directory import Directory, inspect
+from appliance.postgres.history import read_history
+from appliance.postgres.instance import InstanceSeen as Answer
+
+LOOK_LIMIT_S = 0.5
+
+_PRIMARY_STATES = {
+    ControlState.SHUT_DOWN,
+    ControlState.SHUTTING_DOWN,
+    ControlState.IN_CRASH_RECOVERY,
+    ControlState.IN_PRODUCTION,
+}
+
+
+@dataclass
+class Signalled:
+    """When the executor signalled what takes a while; the control loop's own memory of this process's life.
+
+    Losing it is harmless: a signal is sent once more.
+    """
+
+    stop_s: float | None = None
+    promote_s: float | None = None
+    checkpointing: bool = False
+    checkpoint_operation: str = ""
+    """the operation that the present or last checkpoint was made for"""
+    checkpointed_operation: str = ""
+
+
+class Observer:
+    """Used by the control loop only."""
+
+    def __init__(self, me: Member, local: LocalPostgres, signalled: Signalled) -> None:
+        self._me = me
+        self._local = local
+        self._signalled = signalled
+        self._answered_s = boottime_s()
+        self._job_ended_s: float | None = None
+        self._checked_settings: tuple[object, ...] = ()
+        self._settings_differ = False
+        self.answer: Answer | None = None
+        """the last look's whole answer, for the API; None when there was none"""
+
+    def look(
+        self,
+        state: ClusterState,
+        policy: Policy,
+        guard: GuardStatus | None,
+        notes: Notes,
+        lease: LeaseSeen | None,
+        contact_s: float | None,
+    ) -> Observation:
+        """One observation. Waits at most LOOK_LIMIT_S for PostgreSQL."""
+        now_s = boottime_s()
+        directory = self._directory()
+        postmaster = guard.postmaster if guard is not None else None
+        self.answer = self._local.monitor.look(LOOK_LIMIT_S) if postmaster is not None else None
+        instance = instance_seen(self.answer) if self.answer is not None else None
+        if instance is not None:
+            self._answered_s = now_s
+        if postmaster is None:
+            self._signalled.stop_s = self._signalled.promote_s = None
+        self._settle_checkpoint()
+        if instance is not None and not instance.in_recovery:
+            self._signalled.promote_s = None
+        return Observation(
+            me=self._me,
+            directory=directory,
+            notes=notes,
+            lease=lease,
+            postmaster=PostmasterSeen(postmaster.pid, now_s - postmaster.started_at_s) if postmaster else None,
+            instance=instance,
+            job=self._job(now_s),
+            answer_age_s=now_s - self._answered_s,
+            stopping_s=_age(self._signalled.stop_s, now_s),
+            promoting_s=_age(self._signalled.promote_s, now_s),
+            wall_time=wall_time(),
+            contact_s=_age(contact_s, now_s),
+            switch=self._switch(state, directory),
+            checkpointing=self._signalled.checkpointing,
+            checkpointed_operation=self._signalled.checkpointed_operation,
+            settings_changed=instance is not None and self._differ(state, policy, notes, instance),
+        )
+
+    def _settle_checkpoint(self) -> None:
+        signalled, monitor = self._signalled, self._local.monitor
+        if signalled.checkpointing and not monitor.checkpointing:
+            signalled.checkpointing = False
+            signalled.checkpointed_operation = signalled.checkpoint_operation
+
+    def _directory(self) -> DirectorySeen:
+        local = self._local
+        found = inspect(local.data_dir, local.binaries)
+        incarnation = read_incarnation(local.data_dir) if found.kind.value == DirectoryKind.CLUSTER.value else ""
+        return directory_seen(found, incarnation)
+
+    def _job(self, now_s: float) -> JobSeen | None:
+        job = self._local.job
+        if job is None:
+            self._job_ended_s = None
+            return None
+        seen = job.look()
+        if not seen.running and self._job_ended_s is None:
+            self._job_ended_s = now_s
+        return JobSeen(
+            kind=seen.kind,
+            running=seen.running,
+            failed=seen.ok is False,
+            seconds=seen.seconds if self._job_ended_s is None else now_s - self._job_ended_s,
+            phase=seen.phase,
+            done_bytes=seen.done_bytes,
+            total_bytes=seen.total_bytes,
+            error=seen.error or "",
+            needs_clone=seen.needs_clone,
+            incarnation=self._local.job_incarnation,
+            system_identifier=seen.system_identifier,
+        )
+
+    def _switch(self, state: ClusterState, directory: DirectorySeen) -> Mapping[int, Position]:
+        """Only while this node's own promotion is not recorded yet: where its timeline left its parent."""
+        held = state.appointment
+        if held is None or held.opened or held.node != self._me.name or directory.kind is not DirectoryKind.CLUSTER:
+            return {}
+        history = read_history(self._local.data_dir / "pg_wal", held.timeline)
+        return {held.timeline: Position(history[-1].timeline, history[-1].switch_lsn)} if history else {}
+
+    def _differ(self, state: ClusterState, policy: Policy, notes: Notes, instance: InstanceSeen) -> bool:
+        """Compare files with their rendering when what they are rendered from has changed, not at every look."""
+        source = upstream(state, self._me.name, notes.pledge) if instance.in_recovery else ""
+        key = (state.config.version, source, instance.in_recovery)
+        if key != self._checked_settings or self._settings_differ:
+            self._settings_differ = self._local.settings_differ(state, policy, source)
+            self._checked_settings = key
+        return self._settings_differ
+
+
+def directory_seen(found: Directory, incarnation: str) -> DirectorySeen:
+    control = found.control
+    if control is None:
+        return DirectorySeen(DirectoryKind(found.kind), standby_signal=found.standby_signal, problem=found.problem)
+    return DirectorySeen(
+        kind=DirectoryKind(found.kind),
+        system_identifier=control.system_identifier,
+        timeline=control.newest_timeline,
+        shut_down=control.cleanly_shut_down,
+        was_primary=control.state in _PRIMARY_STATES,
+        checkpoint_lsn=control.checkpoint_lsn,
+        standby_signal=found.standby_signal,
+        incarnation="" if found.rewind_unfinished else incarnation,
+        problem=found.problem,
+    )
+
+
+def instance_seen(answer: Answer) -> InstanceSeen:
+    return InstanceSeen(
+        in_recovery=answer.in_recovery,
+        timeline=answer.timeline,
+        lsn=answer.position_lsn,
+        received_lsn=answer.received_lsn or 0,
+        replayed_lsn=answer.replayed_lsn or 0,
+        receiver_running=answer.receiver is not None,
+        upstream=upstream_address(answer.primary_conninfo),
+        checkpoint_timeline=answer.checkpoint_timeline,
+        slots=frozenset(slot.name for slot in answer.slots),
+        streaming=answer.streaming,
+        pending_restart=bool(answer.pending_restart),
+    )
+
+
+def upstream_address(conninfo: str) -> str:
+    """host:port of a connection string of ours; empty for none."""
+    words = dict(word.partition("=")[::2] for word in conninfo.split() if "=" in word)
+    host, port = words.get("host", ""), words.get("port", "")
+    return join_address(host, int(port)) if host and port.isdecimal() else ""
+
+
+def _age(since_s: float | None, now_s: float) -> float | None:
+    return None if since_s is None else now_s - since_s

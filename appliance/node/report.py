@@ -1,0 +1,52 @@
+"""What this node tells the raft leader, made of one observation. Pure."""
+
+from datetime import UTC, datetime
+
+from appliance import __version__
+from appliance.cluster.state import ClusterState
+from appliance.ha.decide import cast_vote, wants_lease
+from appliance.ha.seen import DirectoryKind, Observation, Report
+from appliance.ha.start import progress
+from appliance.postgres.instance import InstanceSeen as Answer
+
+_JOB_STATUS = {"initialise": "initializing new cluster", "clone": "creating replica"}
+
+
+def status(seen: Observation) -> str:
+    """PostgreSQL's state in Patroni's words."""
+    if seen.job is not None and seen.job.running and seen.job.kind in _JOB_STATUS:
+        return _JOB_STATUS[seen.job.kind]
+    if seen.stopping_s is not None:
+        return "stopping"
+    if seen.postmaster is not None:
+        return "running" if seen.instance is not None else "starting"
+    crashed = seen.directory.kind is DirectoryKind.CLUSTER and not seen.directory.shut_down
+    return "crashed" if crashed and seen.job is None else "stopped"
+
+
+def make_report(state: ClusterState, seen: Observation, answer: Answer | None, doing: str) -> Report:
+    instance = seen.instance
+    started = datetime.fromtimestamp(answer.postmaster_start_time, UTC) if answer is not None else None
+    return Report(
+        node=seen.me.name,
+        incarnation=seen.directory.incarnation,
+        notes=seen.notes,
+        directory=seen.directory.kind,
+        running=seen.postmaster is not None,
+        in_recovery=instance.in_recovery if instance is not None else None,
+        timeline=instance.timeline if instance is not None else seen.directory.timeline,
+        lsn=instance.lsn if instance is not None else 0,
+        received_lsn=instance.received_lsn if instance is not None else 0,
+        replayed_lsn=instance.replayed_lsn if instance is not None else 0,
+        streaming=instance.streaming if instance is not None else False,
+        status=status(seen),
+        doing=doing,
+        vote=cast_vote(state, seen),
+        renew_epoch=wants_lease(state, seen),
+        checkpointed_operation=seen.checkpointed_operation,
+        progress=progress(seen.job) if seen.job is not None and seen.job.running else "",
+        postmaster_start=started.isoformat(sep=" ") if started is not None else "",
+        server_version=answer.server_version if answer is not None else 0,
+        pending_restart=instance.pending_restart if instance is not None else False,
+        version=__version__,
+    )

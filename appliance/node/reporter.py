@@ -1,0 +1,122 @@
+"""Sends this node's report, with its lease renewal, to the raft leader: one at a time, never waiting."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from appliance.cluster.state import ClusterState
+from appliance.ha.seen import Report, ReportSeen
+from appliance.node.clock import boottime_s
+from appliance.node.messages import MessageError, ReportAnswer, SendReport, decode, encode
+from raft import Replica, ReplicaError
+
+ANSWER_LIMIT_S = 1.5
+RETRY_S = 0.1
+"""After a failure, for example while the raft leader changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """An answer of the raft leader, and when its question was sent: a lease counts from then (R3)."""
+
+    asked_s: float
+    answer: ReportAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    leader: str
+    asked_s: float
+    report: Report
+    future: Future[bytes]
+
+
+class Reporter:
+    """Used by the control loop only."""
+
+    def __init__(self, replica: Replica[ClusterState], wake: Callable[[], None]) -> None:
+        self._replica = replica
+        self._wake = wake
+        self._sent: _Sent | None = None
+        self._last: Report | None = None
+        self._next_s = 0.0
+        self._contact_s: float | None = None
+        self._awaited: Confirmed | None = None
+        self.reports: Mapping[str, ReportSeen] = {}
+        self.reports_at_s = 0.0
+        self.problem = ""
+        """why the last attempt failed, empty when it did not"""
+
+    def due_s(self) -> float:
+        """CLOCK_BOOTTIME of the next report, if nothing changes before."""
+        return self._next_s
+
+    def contact_s(self) -> float | None:
+        """When the raft leader was last asked something whose answer this node has also applied."""
+        if self._awaited is not None and self._replica.view().index >= self._awaited.answer.index:
+            self._contact_s, self._awaited = self._awaited.asked_s, None
+        return self._contact_s
+
+    def step(self, report: Report, interval_s: float) -> Confirmed | None:
+        """Take an answer that has come, and send when a report is due or says something new."""
+        confirmed = self._collect()
+        now_s, leader = boottime_s(), self._replica.view().leader
+        if self._sent is not None and self._sent.leader != leader:
+            self._sent = None
+        if leader is None:
+            self._next_s = now_s + RETRY_S
+        elif self._sent is None and (now_s >= self._next_s or _news(self._last, report)):
+            self._send(leader, report, now_s, interval_s)
+        return confirmed
+
+    def _send(self, leader: str, report: Report, now_s: float, interval_s: float) -> None:
+        future = self._replica.request(leader, encode(SendReport(report)), ANSWER_LIMIT_S)
+        self._sent = _Sent(leader, now_s, report, future)
+        self._last, self._next_s = report, now_s + interval_s
+        future.add_done_callback(lambda _: self._wake())
+
+    def _collect(self) -> Confirmed | None:
+        sent = self._sent
+        if sent is None or not sent.future.done():
+            return None
+        self._sent = None
+        try:
+            answer = decode(sent.future.result())
+        except (ReplicaError, MessageError) as error:
+            self._failed(str(error))
+            return None
+        if not isinstance(answer, ReportAnswer) or not answer.leader:
+            self._failed(f"{sent.leader} does not lead any more")
+            return None
+        self.problem, self.reports, self.reports_at_s = "", answer.reports, boottime_s()
+        confirmed = Confirmed(sent.asked_s, answer)
+        self._awaited = self._awaited if self._awaited is not None else confirmed
+        if sent.report.renew_epoch is not None and answer.confirmed_epoch is None:
+            self._next_s = min(self._next_s, boottime_s() + RETRY_S)
+        return confirmed
+
+    def _failed(self, problem: str) -> None:
+        self.problem = problem
+        self._next_s = boottime_s() + RETRY_S
+
+
+def _news(last: Report | None, report: Report) -> bool:
+    """Something that the coordinator may be waiting for: it is told at once."""
+    if last is None:
+        return True
+    return _essence(last) != _essence(report)
+
+
+def _essence(report: Report) -> tuple[object, ...]:
+    return (
+        report.vote,
+        report.renew_epoch,
+        report.running,
+        report.in_recovery,
+        report.timeline,
+        report.streaming,
+        report.status,
+        report.incarnation,
+        report.checkpointed_operation,
+        report.directory,
+    )

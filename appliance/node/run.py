@@ -1,0 +1,212 @@
+"""The composition root: one node process, put together from its file, run until a signal or a dead thread ends it.
+
+SIGTERM ends the node process and leaves PostgreSQL to the guard: a new node process adopts it, within its lease.
+SIGINT ends everything of this node: PostgreSQL stops, the lease is given back, the guard goes.
+"""
+
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+from appliance import __version__
+from appliance.api.server import ApiError, ApiServer
+from appliance.cluster.state import ClusterState, Member
+from appliance.node.config import NodeConfig
+from appliance.node.coordinator import Coordinator
+from appliance.node.events import Events, configure
+from appliance.node.execute import Executor
+from appliance.node.farewell import stop_everything
+from appliance.node.gateway import NodeGateway, PeerDoor
+from appliance.node.guard_client import GuardClient, GuardError
+from appliance.node.local import LocalPostgres, state_directories
+from appliance.node.loop import Alarm, ControlLoop, Policies
+from appliance.node.machine import ClusterMachine
+from appliance.node.notes import NotesError, NotesFile
+from appliance.node.notify import notify
+from appliance.node.observe import Observer, Signalled
+from appliance.node.operator import Desk
+from appliance.node.privileges import PrivilegeError, drop
+from appliance.node.reporter import Reporter
+from appliance.postgres.binaries import find
+from appliance.postgres.errors import PostgresError
+from appliance.postgres.files import write_atomically
+from appliance.postgres.monitor import Monitor
+from raft import Event, Failed, LeaderChanged, PeerRefused, Replica, ReplicaConfig, ReplicaError, StateApplied
+
+FAILED = 1
+API_STOP_LIMIT_S = 2.0
+
+
+class StartError(Exception):
+    """The node cannot start: says what, which value, and what would do."""
+
+
+def run(config: NodeConfig) -> int:
+    """Run a node until it is told to end. 0: told to; 1: it could not start or go on, the reason is on stderr."""
+    try:
+        drop()
+        configure(config.log.level, config.log.format)
+        _make_directories(config)
+        return _Node(config).run()
+    except (PrivilegeError, StartError, NotesError, ReplicaError, GuardError, ApiError, PostgresError) as error:
+        sys.stderr.write(f"appliance: {error}\n")
+        return FAILED
+
+
+def _make_directories(config: NodeConfig) -> None:
+    for directory in state_directories(config):
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise PermissionError(13, "not writable")
+        except OSError as error:
+            user = os.geteuid()
+            raise StartError(
+                f"{directory}: {error.strerror} for uid {user}: create it and give it to that user, or set state_dir"
+            ) from error
+
+
+def member_of(config: NodeConfig) -> Member:
+    """This node as it announces itself."""
+    return Member(
+        name=config.name,
+        role=config.role,
+        raft=config.raft_address,
+        api_url=f"http://{config.http_address}",
+        postgres=config.postgres_address,
+        tags=dict(config.tags),
+    )
+
+
+def api_token(path: Path) -> str:
+    """The token that lets one change something over TCP; made at the first start, mode 0600."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        write_atomically(path, secrets.token_urlsafe(24) + "\n")
+        return path.read_text().strip()
+
+
+class _Node:
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._events = Events(config.name)
+        self._alarm = Alarm()
+        self._stop_signal = 0
+        self._failure = ""
+        self._binaries = find(config.postgresql.bin_dir)
+        self._notes = NotesFile(config.state_dir / "notes.json")
+        self._guard = GuardClient(config.state_dir / "guard")
+        self._replica: Replica[ClusterState] = Replica(
+            ReplicaConfig(
+                cluster=config.cluster,
+                name=config.name,
+                directory=config.raft.dir,
+                listen=config.raft.listen,
+                members=dict(config.members),
+                election_min_s=config.raft.election_timeout[0],
+                election_max_s=config.raft.election_timeout[1],
+            ),
+            ClusterMachine(),
+            on_event=self._on_raft_event,
+            on_request=self._on_request,
+        )
+        wake = self._alarm.ring
+        policies = Policies()
+        self._coordinator = Coordinator(self._replica, wake, self._log_proposal)
+        desk = Desk(self._replica, self._coordinator.reports, lambda state: policies.of(state.config))
+        monitor = Monitor(config.postgresql.socket_dir, config.postgresql.port)
+        local = LocalPostgres(config, self._binaries, self._guard, monitor)
+        self._door = PeerDoor(self._coordinator, desk, lambda: local.credentials)
+        self._gateway = NodeGateway(config, self._replica)
+        self._api = ApiServer(self._gateway, config.http.listen, config.http.socket, api_token(config.http.token_file))
+        signalled = Signalled()
+        self._reporter = Reporter(self._replica, wake)
+        self._loop = ControlLoop(
+            config,
+            replica=self._replica,
+            guard=self._guard,
+            local=local,
+            notes=self._notes,
+            observer=Observer(member_of(config), local, signalled),
+            executor=Executor(
+                config.name, self._replica, local, self._guard, self._notes, signalled, self._events, wake
+            ),
+            reporter=self._reporter,
+            coordinator=self._coordinator,
+            policies=policies,
+            alarm=self._alarm,
+            events=self._events,
+            publish=self._gateway.publish,
+        )
+        self._state: ClusterState | None = None
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._guard.ensure()
+        self._replica.start()
+        try:
+            self._loop.adopt()
+            self._loop.step()
+            self._api.start()
+            self._events.emit(
+                "node.began", version=__version__, postgresql=self._binaries.version, uid=os.geteuid(), pid=os.getpid()
+            )
+            notify("READY=1", f"MAINPID={os.getpid()}")
+            self._go_on()
+            return self._end()
+        finally:
+            self._api.stop(API_STOP_LIMIT_S)
+            self._gateway.close()
+            self._replica.stop()
+            self._guard.close()
+
+    def _go_on(self) -> None:
+        """Rounds until a signal, or until a thread has ended that nobody asked to."""
+        while not self._stop_signal and not self._failure:
+            self._loop.wait(self._loop.step())
+            notify("WATCHDOG=1")
+            if not self._api.alive:
+                self._failure = "the API's thread has ended"
+
+    def _end(self) -> int:
+        if self._failure:
+            sys.stderr.write(f"appliance: {self._failure}\n")
+            return FAILED
+        notify("STOPPING=1")
+        if self._stop_signal == signal.SIGINT:
+            stop_everything(self._config.name, self._loop, self._replica, self._guard, self._notes)
+        self._events.emit("node.stopped", signal=signal.Signals(self._stop_signal).name)
+        return 0
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._stop_signal = number
+        self._alarm.ring()
+
+    def _on_raft_event(self, event: Event) -> None:
+        """Called on the raft thread: only notes and wakes."""
+        match event:
+            case StateApplied():
+                # Barriers are applied too, twice a second; only a new state is worth a look.
+                state = self._replica.view().state
+                if state is not self._state:
+                    self._state = state
+                    self._alarm.ring()
+            case LeaderChanged(leader, term):
+                self._events.emit("raft.leader_changed", leader=leader, term=term)
+                self._alarm.ring()
+            case PeerRefused(peer, reason):
+                self._events.emit("peer.refused", "warning", peer=peer, reason=reason)
+            case Failed(reason):
+                self._failure = f"raft: {reason}"
+                self._alarm.ring()
+
+    def _on_request(self, peer: str, payload: bytes) -> bytes:
+        """Called on the replica's pool threads."""
+        return self._door.handle(peer, payload)
+
+    def _log_proposal(self, rule: str, because: str) -> None:
+        self._events.emit("coordinator.proposed", rule=rule, because=because)

@@ -1,0 +1,289 @@
+"""Real PostgreSQL for every public function of appliance.postgres; postmasters are started directly, without a guard.
+
+PostgreSQL refuses root: there each file runs in a pytest of its own as user `postgres`, on a copy that this user can
+read, and is one test in the outer summary.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from appliance.postgres.binaries import Binaries, find
+from appliance.postgres.conninfo import conninfo
+from appliance.postgres.control import ControlData
+from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE, Credentials, write_passfile
+from appliance.postgres.directory import inspect
+from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
+from appliance.postgres.instance import InstanceSeen
+from appliance.postgres.jobs import Job, JobSeen
+from appliance.postgres.monitor import Monitor
+from appliance.postgres.settings import Settings, server_argv, server_environment, write_settings, write_standby_signal
+from appliance.postgres.specs import Clone, Initialise, Rewind, Spec
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[2]
+SMALL_DISK = "APPLIANCE_TEST_SMALL_DISK"
+SMALL_DISK_BYTES = 80 << 20
+RUN_USER = "postgres"
+FILE_LIMIT_S = 110
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    if os.geteuid() == 0:
+        return AsPostgres.from_parent(parent, path=module_path)
+    return None
+
+
+class AsPostgres(pytest.File):
+    def collect(self):
+        yield WholeFile.from_parent(self, name=f"as_{RUN_USER}")
+
+
+class WholeFile(pytest.Item):
+    def runtest(self):
+        root = Path(tempfile.mkdtemp(prefix="appliance-", dir="/var/tmp"))
+        small = root / "small"
+        try:
+            self._copy_to(root)
+            small.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", small], check=True)
+            for path in (root, small):
+                shutil.chown(path, RUN_USER)
+            self._run(root, small)
+        finally:
+            subprocess.run(["umount", "-l", small], check=False)
+            shutil.rmtree(root, ignore_errors=True)
+
+    def _copy_to(self, root):
+        for part in ("appliance", HERE.relative_to(SOURCES)):
+            shutil.copytree(SOURCES / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(SOURCES / "pyproject.toml", root)
+
+    def _run(self, root, small):
+        file = root / self.path.relative_to(SOURCES)
+        done = subprocess.run(
+            ["setpriv", "--reuid", RUN_USER, "--regid", RUN_USER, "--init-groups", "--reset-env", "env",
+             f"TMPDIR={root}", f"{SMALL_DISK}={small}", f"PYTHONPATH={root}", "PYTHONDONTWRITEBYTECODE=1",
+             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=8", "-x", str(file)],
+            cwd=root, capture_output=True, text=True, timeout=FILE_LIMIT_S, check=False,
+        )  # fmt: skip
+        self.add_report_section("call", "stdout", done.stdout + done.stderr)
+        if done.returncode != 0:
+            pytest.fail(done.stdout[-6000:] + done.stderr[-1000:], pytrace=False)
+
+    def reportinfo(self):
+        return self.path, 0, f"{self.path.name} as {RUN_USER}"
+
+
+@dataclass
+class Member:
+    """One data directory of a test's cluster and, while it runs, its postmaster."""
+
+    name: str
+    root: Path
+    binaries: Binaries
+    credentials: Credentials
+    wal_dir: Path | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+
+    def __post_init__(self):
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.data_dir = self.root / "data"
+        self.port = free_port()
+        self.passfile = self.root / "pgpass"
+        write_passfile(self.passfile, self.credentials)
+        self.monitor = Monitor(self.root, self.port)
+        self.settings = Settings(
+            cluster_name=self.name,
+            port=self.port,
+            unix_socket_dir=self.root,
+            listen="127.0.0.1",
+            parameters={"shared_buffers": "16MB", "max_wal_size": "64MB", **self.parameters},
+        )
+
+    # jobs
+
+    def job(self, spec: Spec) -> Job:
+        return Job.start(spec, self.root / "job")
+
+    def initialise(self, **more) -> JobSeen:
+        return ended(self.job(Initialise(self.binaries, self.data_dir, self.credentials, wal_dir=self.wal_dir, **more)))
+
+    def clone_of(self, source: "Member", *, slot: str = "") -> Clone:
+        return Clone(
+            self.binaries,
+            self.data_dir,
+            source=source.conninfo(REPLICATION_ROLE, self),
+            source_database=source.conninfo(REWIND_ROLE, self, dbname="postgres"),
+            wal_dir=self.wal_dir,
+            slot=slot,
+        )
+
+    def clone(self, source: "Member", *, slot: str = "") -> JobSeen:
+        return ended(self.job(self.clone_of(source, slot=slot)))
+
+    def rewind(self, source: "Member", timeline: int) -> JobSeen:
+        database = source.conninfo(REWIND_ROLE, self, dbname="postgres")
+        return ended(self.job(Rewind(self.binaries, self.data_dir, database, timeline)))
+
+    def conninfo(self, role: str, by: "Member", dbname: str = "") -> str:
+        return conninfo(
+            host="127.0.0.1", port=self.port, user=role, passfile=by.passfile, dbname=dbname, application_name=by.name
+        )
+
+    # the postmaster
+
+    def follow(self, source: "Member | None", slot: str = "") -> None:
+        upstream = source.conninfo(REPLICATION_ROLE, self) if source else ""
+        self.settings = replace(self.settings, primary_conninfo=upstream, primary_slot_name=slot if source else "")
+
+    def start(self, *, standby: bool = False, wait: bool = True) -> None:
+        floor: ControlData | None = None
+        if standby:
+            remove_placeholders_above_real(self.data_dir / "pg_wal")
+            write_standby_signal(self.data_dir)
+            floor = inspect(self.data_dir, self.binaries).control
+        write_settings(self.data_dir, self.settings, floor)
+        with (self.root / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                server_argv(self.binaries, self.data_dir, self.settings, floor),
+                env=server_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait:
+            self.until(lambda seen: True)
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        if self.process:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(how)
+            self.process.wait(20)
+        self.process = None
+        self.monitor.close()
+
+    def crash(self) -> None:
+        """As the guard ends it: no checkpoint, and no process left."""
+        self.stop(signal.SIGQUIT)
+
+    def reload(self) -> None:
+        write_settings(self.data_dir, self.settings)
+        self.monitor.reload_conf()
+
+    def promote(self, timeline: int) -> None:
+        place_placeholders(self.data_dir / "pg_wal", self.seen().timeline, timeline)
+        self.monitor.promote()
+        self.until(lambda seen: not seen.in_recovery)
+
+    # what it says
+
+    def sql(self, statement: str, *parameters: str):
+        return self.monitor.execute(statement, parameters, limit_s=10)
+
+    def value(self, statement: str, *parameters: str):
+        return self.sql(statement, *parameters)[0][0]
+
+    def seen(self) -> InstanceSeen:
+        seen = self.monitor.look(2)
+        assert seen is not None, f"{self.name}: {self.monitor.why_unknown}\n{self.log()[-3000:]}"
+        return seen
+
+    def until(self, claim, limit_s: float = 15) -> InstanceSeen:
+        """The first look for which `claim` holds."""
+        until_s = time.monotonic() + limit_s
+        seen = None
+        while time.monotonic() < until_s:
+            seen = self.monitor.look(1)
+            if seen is not None and claim(seen):
+                return seen
+            time.sleep(0.02)
+        raise AssertionError(
+            f"{self.name}: not within {limit_s} s: {seen or self.monitor.why_unknown}\n{self.log()[-4000:]}"
+        )
+
+    def caught_up(self, source: "Member") -> InstanceSeen:
+        target = source.seen().flushed_lsn
+        return self.until(lambda seen: (seen.replayed_lsn or 0) >= target)
+
+    def log(self) -> str:
+        path = self.root / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+def ended(job: Job, limit_s: float = 60) -> JobSeen:
+    until_s = time.monotonic() + limit_s
+    while (seen := job.look()).running:
+        assert time.monotonic() < until_s, seen
+        time.sleep(0.02)
+    return seen
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Binaries:
+    return find(major=15) if Path("/usr/lib/postgresql/15").exists() else find()
+
+
+@pytest.fixture
+def root():
+    """Short enough for a socket's path."""
+    path = Path(tempfile.mkdtemp(prefix="t", dir=os.environ.get("TMPDIR", "/var/tmp")))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def member(root, binaries):
+    """Makes members of one cluster; every postmaster is ended with the test."""
+    credentials = Credentials.generate(application=True)
+    members: list[Member] = []
+
+    def make(name: str, *, on: Path | None = None, of: Binaries = binaries, **more) -> Member:
+        members.append(Member(name, (on or root) / name, of, credentials, **more))
+        return members[-1]
+
+    yield make
+    for one in members:
+        one.monitor.close()
+        if one.process and one.process.poll() is None:
+            one.crash()
+        Job.kill_leftovers(one.root / "job")
+
+
+@pytest.fixture
+def primary(member):
+    one = member("pg1")
+    seen = one.initialise()
+    assert seen.ok, seen
+    one.start()
+    return one
+
+
+@pytest.fixture
+def pair(primary, member):
+    """A primary and a streaming standby."""
+    standby = member("pg2")
+    primary.monitor.create_slot("pg2")
+    seen = standby.clone(primary, slot="pg2")
+    assert seen.ok, seen
+    standby.follow(primary, slot="pg2")
+    standby.start(standby=True)
+    standby.until(lambda seen: seen.streaming)
+    return primary, standby

@@ -1,0 +1,169 @@
+"""A diverged primary comes back by pg_rewind, or the job says that only a clone helps (safety R12, R15)."""
+
+import shutil
+import signal
+
+from appliance.postgres.directory import inspect, rewind_mark
+from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
+
+
+def failed_over(primary, standby, timeline=3):
+    """The primary has WAL that nobody else has, and died; the standby is the new primary, checkpoint done."""
+    standby.caught_up(primary)
+    standby.follow(None)
+    standby.reload()
+    standby.until(lambda seen: seen.receiver is None)
+    primary.sql("CREATE TABLE public.lost AS SELECT 1 AS id")
+    standby.promote(timeline)
+    standby.sql("CREATE TABLE public.kept AS SELECT 1 AS id")
+    standby.monitor.checkpoint(limit_s=20)
+    standby.until(lambda seen: seen.checkpoint_timeline == timeline)
+
+
+def rejoins(one, source):
+    one.follow(source)
+    one.start(standby=True)
+    one.until(lambda seen: seen.streaming)
+    one.caught_up(source)
+    assert one.value("SELECT count(*) FROM public.kept") == "1"
+    assert one.value("SELECT to_regclass('public.lost')") is None
+
+
+def test_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, root):
+    space, wal_dir = root / "space", root / "wal"
+    space.mkdir()
+    wal_dir.mkdir()
+    primary.sql(f"CREATE TABLESPACE s LOCATION '{space}'")
+    primary.sql("CREATE TABLE public.spaced TABLESPACE s AS SELECT 1 AS id")
+    standby = member("pg2", wal_dir=wal_dir)
+    primary.monitor.create_slot("pg2")
+    assert standby.clone(primary, slot="pg2").ok
+    standby.follow(primary, slot="pg2")
+    standby.start(standby=True)
+    failed_over(primary, standby)
+    primary.sql("INSERT INTO public.spaced VALUES (2)")
+    link = next((primary.data_dir / "pg_tblspc").iterdir()).readlink()
+    primary.crash()
+    job = primary.rewind(standby, 3)
+    assert job.ok, job
+    assert not rewind_mark(primary.data_dir).exists()
+    assert inspect(primary.data_dir, primary.binaries).standby_signal
+    assert next((primary.data_dir / "pg_tblspc").iterdir()).readlink() == link
+    rejoins(primary, standby)
+    assert primary.value("SELECT count(*) FROM public.spaced") == "1"
+    assert primary.value("SELECT count(*) FROM pg_replication_slots") == "0"
+    assert primary.value("SHOW cluster_name") == "pg1", "its own settings are rendered again"
+
+    # and back: the node with the separate WAL directory is rewound
+    primary.caught_up(standby)
+    failed_over_back(primary, standby)
+    link = (standby.data_dir / "pg_wal").readlink()
+    standby.crash()
+    job = standby.rewind(primary, 4)
+    assert job.ok, job
+    assert (standby.data_dir / "pg_wal").readlink() == link
+    rejoins(standby, primary)
+
+
+def failed_over_back(standby, primary):
+    standby.follow(None)
+    standby.reload()
+    standby.until(lambda seen: seen.receiver is None)
+    primary.sql("CREATE TABLE public.lost AS SELECT 1 AS id")
+    standby.promote(4)
+    standby.monitor.checkpoint(limit_s=20)
+    standby.until(lambda seen: seen.checkpoint_timeline == 4)
+
+
+def test_nothing_is_rewound_where_nothing_diverged(pair):
+    primary, standby = pair
+    primary.sql("CREATE TABLE public.kept AS SELECT 1 AS id")
+    standby.caught_up(primary)
+    primary.stop()  # a clean shutdown sends everything, its last checkpoint included
+    standby.promote(2)
+    standby.monitor.checkpoint(limit_s=20)
+    standby.until(lambda seen: seen.checkpoint_timeline == 2)
+    job = primary.rewind(standby, 2)
+    assert job.ok, job
+    rejoins(primary, standby)
+
+
+def test_missing_wal_means_that_only_a_clone_helps(pair):
+    primary, standby = pair
+    failed_over(primary, standby)
+    primary.stop()
+    for path in (primary.data_dir / "pg_wal").glob("0000000*"):
+        if path.is_file():
+            path.unlink()
+    job = primary.rewind(standby, 3)
+    assert not job.ok
+    assert job.needs_clone
+    assert "pg_rewind ended with 1" in job.error
+    job = primary.clone(standby)
+    assert job.ok, job
+    rejoins(primary, standby)
+
+
+def test_a_rewind_that_was_killed_while_it_wrote_leaves_a_mark(pair):
+    primary, standby = pair
+    failed_over(primary, standby)
+    primary.crash()
+    rewind_mark(primary.data_dir).write_text("")
+    assert inspect(primary.data_dir, primary.binaries).rewind_unfinished
+    job = primary.rewind(standby, 3)
+    assert not job.ok
+    assert job.needs_clone
+    assert primary.clone(standby).ok
+    assert not inspect(primary.data_dir, primary.binaries).rewind_unfinished
+
+
+def test_an_unreachable_source_is_no_reason_for_a_clone(pair):
+    primary, standby = pair
+    failed_over(primary, standby)
+    primary.crash()
+    standby.stop()
+    job = primary.rewind(standby, 3)
+    assert not job.ok
+    assert not job.needs_clone
+    assert "connection to server" in job.error
+    assert not inspect(primary.data_dir, primary.binaries).rewind_unfinished
+
+
+def test_another_cluster_is_no_source(primary, member):
+    stranger = member("other")
+    assert stranger.initialise().ok
+    stranger.start()
+    primary.stop()
+    job = primary.rewind(stranger, 1)
+    assert not job.ok
+    assert job.needs_clone
+    assert "different systems" in job.error
+    assert not inspect(primary.data_dir, primary.binaries).rewind_unfinished
+
+
+def test_an_interrupted_standby_must_be_shut_down_first(pair):
+    primary, standby = pair
+    standby.crash()
+    job = standby.rewind(primary, 1)
+    assert not job.ok
+    assert not job.needs_clone
+    assert "was not shut down" in job.error
+
+
+def test_a_running_directory_is_refused(pair):
+    primary, standby = pair
+    job = standby.rewind(primary, 1)
+    assert not job.ok
+    assert "in use by the postmaster" in job.error
+
+
+def test_placeholders_of_a_promotion_that_never_was_do_not_disturb_a_rewind(pair):
+    primary, standby = pair
+    failed_over(primary, standby, timeline=2)
+    primary.stop(signal.SIGQUIT)
+    place_placeholders(primary.data_dir / "pg_wal", 1, 9)
+    job = primary.rewind(standby, 2)
+    assert job.ok, job
+    rejoins(primary, standby)
+    assert remove_placeholders_above_real(primary.data_dir / "pg_wal") == ()
+    shutil.rmtree(primary.root / "job")

@@ -1,0 +1,215 @@
+"""Builds published values of a three-node cluster, and a small node behind the gateway's interface."""
+
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+
+from appliance.api.published import OperatorAnswer, Published, RaftSeen
+from appliance.cluster.config import Policy
+from appliance.cluster.state import (
+    Appointment,
+    Change,
+    ClusterState,
+    Config,
+    HistoryEntry,
+    LeaseStatus,
+    Member,
+    NodeRole,
+    Operation,
+    OperationKind,
+    Phase,
+    PhaseMark,
+    Position,
+    Timeline,
+)
+from appliance.ha.seen import (
+    DirectoryKind,
+    DirectorySeen,
+    InstanceSeen,
+    LeaseSeen,
+    Notes,
+    Observation,
+    PostmasterSeen,
+    Report,
+    ReportSeen,
+)
+
+MIB = 1 << 20
+LSN = 0x3000060
+TAKEN_S = 1000.0
+NAMES = ("pg1", "pg2", "pg3")
+
+
+def member(name, role=NodeRole.DATA, tags=None):
+    n = name[-1]
+    return Member(
+        name=name,
+        role=role,
+        raft=f"10.0.0.{n}:7400",
+        api_url=f"http://10.0.0.{n}:8008",
+        postgres=f"10.0.0.{n}:5432" if role is not NodeRole.WITNESS else "",
+        tags=tags or {},
+        incarnation=f"inc-{name}",
+    )
+
+
+def instance(*, primary, lsn=LSN, timeline=2, streaming=None):
+    return InstanceSeen(
+        in_recovery=not primary,
+        timeline=timeline,
+        lsn=lsn,
+        received_lsn=0 if primary else lsn,
+        replayed_lsn=0 if primary else lsn,
+        receiver_running=not primary,
+        upstream="" if primary else "10.0.0.1:5432",
+        checkpoint_timeline=timeline,
+        streaming=(not primary) if streaming is None else streaming,
+    )
+
+
+def report(name, *, primary=False, lsn=LSN, streaming=None, **changes):
+    base = Report(
+        node=name,
+        incarnation=f"inc-{name}",
+        notes=Notes(),
+        directory=DirectoryKind.CLUSTER,
+        running=True,
+        in_recovery=not primary,
+        timeline=2,
+        lsn=lsn,
+        received_lsn=0 if primary else lsn,
+        replayed_lsn=0 if primary else lsn,
+        streaming=(not primary) if streaming is None else streaming,
+        status="running",
+        doing="nothing to do",
+        postmaster_start="2026-11-23T05:00:00.123456+00:00",
+        server_version=150014,
+        version="0.1.0",
+    )
+    return replace(base, **changes)
+
+
+HISTORY = (
+    HistoryEntry("2026-11-23T04:00:00+00:00", Change.BOOTSTRAP, 1, 1, 0, "", "pg3", "cluster initialised on pg3"),
+    HistoryEntry("2026-11-23T05:00:00+00:00", Change.FAILOVER, 4, 2, 0x2000000, "pg3", "pg1", "pg3 was silent"),
+)
+
+
+def state(**changes):
+    base = ClusterState(
+        name="shop",
+        system_identifier="7423474350493388827",
+        members={name: member(name) for name in NAMES},
+        epoch=4,
+        appointment=Appointment(4, "pg1", "inc-pg1", 2, Position(1, 0x2000000), opened=True),
+        lease=LeaseStatus.HELD,
+        timelines=(Timeline(1, 1, "pg3", 0, 0), Timeline(2, 4, "pg1", 1, 0x2000000)),
+        last_known=Position(2, LSN),
+        config=Config(3, {"ttl": "6s", "postgresql": {"parameters": {"work_mem": "8MB"}}}),
+        history=HISTORY,
+    )
+    return replace(base, **changes)
+
+
+def published(me="pg1", **changes):
+    """A healthy cluster with primary pg1, as `me` knows it."""
+    primary = me == "pg1"
+    reports = {name: ReportSeen(report(name, primary=name == "pg1"), 0.3) for name in NAMES}
+    base = Published(
+        node=me,
+        cluster="shop",
+        version="0.1.0",
+        taken_s=TAKEN_S,
+        wall_time=1_790_000_000.0,
+        state=state(),
+        policy=Policy(),
+        seen=Observation(
+            me=member(me),
+            directory=DirectorySeen(DirectoryKind.CLUSTER, system_identifier="7423474350493388827"),
+            notes=Notes(epoch=4),
+            lease=LeaseSeen(4, 5.5) if primary else None,
+            postmaster=PostmasterSeen(4711, 100.0),
+            instance=instance(primary=primary),
+            contact_s=0.2,
+        ),
+        report=report(me, primary=primary),
+        reports=reports,
+        raft=RaftSeen("leader" if primary else "follower", "pg1", 7, 42, peers={n: True for n in NAMES if n != me}),
+        rule="nothing_to_do",
+        doing="nothing to do",
+        last_renewal_s=0.3,
+    )
+    return replace(base, **changes)
+
+
+def seen(value, **changes):
+    """The same published value with another observation of the own node."""
+    return replace(value, seen=replace(value.seen, **changes))
+
+
+def standby(tags=None, **changes):
+    value = published("pg2")
+    me = member("pg2", tags=tags or {})
+    return seen(value, me=me, **changes)
+
+
+class Node:
+    """A gateway whose raft leader answers as told; accepted operations walk through their phases by themselves."""
+
+    def __init__(self, value=None):
+        self.value = value or published()
+        self.clock_s = TAKEN_S
+        self.requests = []
+        self.answer = None
+        """an answer for every request; None: accept"""
+        self.stuck = threading.Event()
+        self.stuck.set()
+        """cleared: submit itself blocks"""
+        self.phases = (Phase.STOPPING, Phase.ELECTING, Phase.PROMOTING, Phase.DONE)
+        self.operations = {}
+
+    def published(self):
+        return self.value
+
+    def now_s(self):
+        return self.clock_s
+
+    def submit(self, request, limit_s):
+        self.requests.append(request)
+        self.stuck.wait(30)
+        answered = Future()
+        if self.answer is not None:
+            answered.set_result(replace(self.answer, id=self.answer.id or request.id))
+        else:
+            if request.kind != "bootstrap" and not request.dry_run:
+                self._start(request)
+            answered.set_result(OperatorAnswer("accepted", request.id, message="as you say"))
+        return answered
+
+    def _start(self, request):
+        self.put(
+            Operation(
+                id=request.id,
+                kind=OperationKind(request.kind),
+                requester=request.requester,
+                reason=request.reason,
+                source="pg1",
+                target=request.target,
+                epoch=4,
+                phase=Phase.REQUESTED,
+                marks=(PhaseMark(Phase.REQUESTED, "2026-11-23T06:00:00+00:00"),),
+                allow_data_loss=request.allow_data_loss,
+            )
+        )
+
+    def put(self, operation):
+        others = tuple(o for o in self.value.state.operations if o.id != operation.id)
+        self.value = replace(self.value, state=replace(self.value.state, operations=(*others, operation)))
+
+    def advance(self, phase, *, primary=None, message=""):
+        """Move the running operation on, as the raft leader would."""
+        running = self.value.state.running_operation()
+        self.put(replace(running, phase=phase, message=message))
+        if primary is not None:
+            held = replace(self.value.state.appointment, node=primary)
+            self.value = replace(self.value, state=replace(self.value.state, appointment=held))

@@ -1,0 +1,201 @@
+"""`/api/v1/cluster` as a pure function: the object, the verdict, and every problem it can name."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from appliance.api.published import RaftSeen
+from appliance.api.view import cluster_view
+from appliance.cluster.codec import to_json
+from appliance.cluster.state import (
+    Bootstrap, ClusterState, Election, LeaseStatus, NodeRole, Operation, OperationKind, Phase, SyncVersion,
+)  # fmt: skip
+from appliance.ha.seen import ReportSeen
+
+from .building import LSN, MIB, TAKEN_S, member, published, report, seen, standby, state
+
+
+def look(value, age_s=0.0):
+    return cluster_view(value, TAKEN_S + age_s)
+
+
+def codes(value, age_s=0.0):
+    return {p.code for p in look(value, age_s).problems}
+
+
+def with_report(name, age_s=0.3, *, me="pg1", **changes):
+    value = published(me)
+    changed = replace(value.reports[name].report, **changes)
+    return replace(value, reports={**value.reports, name: ReportSeen(changed, age_s)})
+
+
+def test_a_healthy_cluster_looks_the_same_from_everywhere():
+    for me in ("pg1", "pg2", "pg3"):
+        view = look(published(me))
+        assert (view.verdict, view.problems) == ("healthy", ())
+        assert (view.primary, view.epoch, view.timeline, view.quorum) == ("pg1", 4, 2, True)
+        assert [(m.name, m.role, m.state) for m in view.members] == [
+            ("pg1", "primary", "running"),
+            ("pg2", "standby", "streaming"),
+            ("pg3", "standby", "streaming"),
+        ]
+
+
+def test_the_object_is_json_with_stable_names():
+    view = to_json(look(published()))
+    json.dumps(view, allow_nan=False)
+    assert set(view) == {
+        "name", "node", "version", "verdict", "problems", "system_identifier", "primary", "epoch", "timeline", "lease",
+        "sync", "members", "raft", "config_version", "operation", "last_change", "applied", "snapshot_age_s", "quorum",
+        "waiting_for", "doing", "rule",
+    }  # fmt: skip
+    assert set(view["members"][0]) == {
+        "name", "role", "state", "host", "port", "api_url", "timeline", "lsn", "lag_bytes", "replay_lag_bytes",
+        "reported_age_s", "tags", "doing", "progress", "pending_restart", "rebuilding", "version", "raft",
+    }  # fmt: skip
+    assert view["lease"] == {"status": "held", "left_s": 5.5}
+    assert view["applied"] == {"index": 42, "age_s": 0.2}
+    assert view["last_change"]["reason"] == "pg3 was silent"
+
+
+def test_ages_grow_and_the_lease_shrinks_with_the_snapshot():
+    view = look(published(), age_s=1.0)
+    assert view.lease.left_s == 4.5
+    assert view.snapshot_age_s == 1.0
+    assert [m.reported_age_s for m in view.members] == [1.0, 1.3, 1.3]
+
+
+def test_only_the_holder_knows_its_lease():
+    assert look(published("pg2")).lease.left_s is None
+
+
+def test_lag_is_told_per_member():
+    view = look(with_report("pg2", lsn=LSN - 100, replayed_lsn=LSN - 300))
+    assert [(m.lag_bytes, m.replay_lag_bytes) for m in view.members] == [(None, None), (100, 300), (0, 0)]
+    assert view.members[1].lsn == "0/2FFFFFC"
+
+
+def test_a_member_that_never_reported_is_unknown_and_not_zero():
+    value = published()
+    quiet = look(replace(value, reports={"pg2": value.reports["pg2"]})).members[2]
+    assert (quiet.state, quiet.timeline, quiet.lsn, quiet.lag_bytes, quiet.reported_age_s) == ("unknown", *[None] * 4)
+
+
+def test_the_operation_under_way_and_the_synchronous_set_are_shown():
+    operation = Operation("x1", OperationKind.SWITCHOVER, "me", "", "pg1", "pg2", 4, Phase.STOPPING)
+    view = look(published(state=state(operations=(operation,), sync=(SyncVersion(1, 4, 1, frozenset({"pg3"})),))))
+    assert view.operation == operation
+    assert (view.sync.k, view.sync.members) == (1, ("pg3",))
+    assert [m.role for m in view.members] == ["primary", "standby", "sync_standby"]
+
+
+def test_before_bootstrap_it_says_what_to_do():
+    blank = published(state=ClusterState(members={"pg1": member("pg1")}), waiting_for="bootstrap", reports={})
+    view = look(blank)
+    assert (view.verdict, view.waiting_for, view.primary, view.epoch) == ("critical", "bootstrap", None, 0)
+    assert view.problems[0].code == "cluster.not_initialised"
+    assert "appliance bootstrap" in view.problems[0].hint
+    begun = published(state=ClusterState(bootstrap=Bootstrap("pg3")))
+    assert "pg3 is initialising" in look(begun).problems[0].message
+
+
+def _opened(opened):
+    base = state()
+    return state(appointment=replace(base.appointment, opened=opened))
+
+
+CRITICAL = {
+    "cluster.no_primary": published(
+        state=state(lease=LeaseStatus.EXPIRED, election=Election(5, "pg1 was silent for 6.1 s"))
+    ),
+    "primary.opening": published(state=_opened(False)),
+    "primary.silent": with_report("pg1", age_s=2.1, me="pg2"),
+    "primary.not_writable": with_report("pg1", me="pg2", running=False, status="stopped"),
+}
+
+
+@pytest.mark.parametrize("code", CRITICAL)
+def test_no_writable_primary_is_critical(code):
+    view = look(CRITICAL[code])
+    assert view.verdict == "critical"
+    assert code in {p.code for p in view.problems}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        with_report("pg1", me="pg2", in_recovery=True),
+        with_report("pg1", me="pg2", in_recovery=None),
+        seen(published(), lease=None),
+        seen(published(), instance=None),
+    ],
+    ids=["in recovery", "unknown", "no lease", "no answer"],
+)
+def test_a_primary_that_cannot_be_written_to_is_critical(value):
+    assert look(value).verdict == "critical"
+    assert "primary.not_writable" in codes(value)
+
+
+DEGRADED = {
+    "member.silent": with_report("pg3", age_s=2.1),
+    "member.down": with_report("pg3", running=False, in_recovery=None, streaming=False, status="stopped"),
+    "member.not_streaming": with_report("pg3", streaming=False),
+    "member.not_fenced": with_report("pg3", in_recovery=False, streaming=False),
+    "member.lagging": with_report("pg3", lsn=LSN - MIB - 1),
+    "quorum.no_margin": published(raft=RaftSeen("leader", "pg1", 7, 42, peers={"pg2": True, "pg3": False})),
+    "raft.refused": published(
+        raft=RaftSeen("leader", "pg1", 7, 42, peers={"pg2": True, "pg3": True}, refusals={"pg3": "cluster is lab"})
+    ),
+}
+
+
+@pytest.mark.parametrize("code", DEGRADED)
+def test_less_than_everything_is_degraded(code):
+    view = look(DEGRADED[code])
+    assert view.verdict == "degraded"
+    assert [p.code for p in view.problems] == [code]
+    assert view.problems[0].message
+    assert view.problems[0].hint
+
+
+def test_a_lag_within_the_limit_is_healthy():
+    assert look(with_report("pg3", lsn=LSN - MIB)).verdict == "healthy"
+
+
+def test_a_member_that_never_came_is_degraded():
+    value = published()
+    assert codes(replace(value, reports={"pg2": value.reports["pg2"]})) == {"member.silent"}
+
+
+def test_a_witness_needs_no_postgresql():
+    members = {**state().members, "w1": member("w1", NodeRole.WITNESS)}
+    value = published(state=state(members=members))
+    seen_witness = ReportSeen(report("w1", running=False, in_recovery=None, streaming=False, status="witness"), 0.1)
+    view = look(replace(value, reports={**value.reports, "w1": seen_witness}))
+    assert view.verdict == "healthy"
+    assert view.members[3].role == "witness"
+
+
+@pytest.mark.parametrize("contact_s", [None, 2.1])
+def test_without_a_quorum_the_view_is_stale_whatever_else_it_shows(contact_s):
+    value = replace(standby(contact_s=contact_s), last_renewal_s=contact_s)
+    worse = replace(value, state=state(lease=LeaseStatus.EXPIRED))
+    for cut_off in (value, worse):
+        view = look(cut_off)
+        assert (view.verdict, view.quorum) == ("stale", False)
+        assert view.applied.age_s == contact_s
+        assert "quorum.none" in {p.code for p in view.problems}
+
+
+def test_a_stuck_control_loop_is_stale():
+    assert look(published(), age_s=7.0).verdict == "stale"
+    assert {"node.stuck", "quorum.none"} <= codes(published(), age_s=7.0)
+
+
+def test_the_message_names_peers_that_are_away():
+    raft = RaftSeen("candidate", None, 8, 42, peers={"pg1": False, "pg3": False})
+    value = replace(standby(contact_s=9.0), last_renewal_s=None, raft=raft)
+    message = next(p.message for p in look(value).problems if p.code == "quorum.none")
+    assert "9.0 s" in message
+    assert "pg1, pg3" in message
