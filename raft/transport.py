@@ -213,7 +213,7 @@ class Transport:
         address.tune(connection, SILENCE_S)
         connection.settimeout(HANDSHAKE_LIMIT_S)
         reader = FrameReader(limit_bytes=64 * 1024)
-        hello, *early = _hello_and_rest(connection, reader)
+        hello, early = _hello_and_rest(connection, reader)
         incoming = Incoming(connection, hello["from"], hello["kind"], hello["session"])
         reason = self._objection(hello) or self._register(incoming)
         if reason is not None:

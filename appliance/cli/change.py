@@ -139,7 +139,7 @@ def _conclude(operation: Document, output: Format) -> int:
 
 def operation_table(operations: Sequence[Document]) -> Table:
     rows = [
-        [o["id"], o["kind"], o["source"] or "–", o["target"] or "–", o["phase"], o["requester"], o["message"] or "–"]
+        [o["id"], o["kind"], o["source"] or "-", o["target"] or "-", o["phase"], o["requester"], o["message"] or "-"]
         for o in operations
     ]
     return Table(["ID", "KIND", "FROM", "TO", "PHASE", "BY", "MESSAGE"], rows)

@@ -74,7 +74,7 @@ def bootstrap(
     timeout: Timeout = "120s",
     output: Output = Format.TABLE,
     dry_run: DryRun = False,
-    yes: Yes = False,
+    yes: Yes = False,  # noqa: ARG001  # as everywhere; but nothing can be lost, so nothing is asked
 ) -> int:
     """Make the cluster's first data directory, once, on any node, after the nodes are up."""
     from appliance.cli.change import bootstrap

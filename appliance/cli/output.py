@@ -65,7 +65,7 @@ def say(stream: TextIO, *lines: str) -> None:
     stream.flush()
 
 
-_PLAIN = str.maketrans({"✓": "+", "✗": "x", "●": "*", "·": "-", "→": ">", "–": "-", "…": "."})
+_PLAIN = str.maketrans({"✓": "+", "✗": "x", "●": "*", "·": "-", "→": ">", "…": "."})
 _COLOURS: Mapping[str, str] = {"good": "32", "warn": "33", "bad": "31", "bold": "1", "dim": "2"}
 
 
@@ -79,7 +79,7 @@ def painted(text: str, colour: str, stream: TextIO | None = None) -> str:
 def size(count: object) -> str:
     """Bytes for people: `0 B`, `96 kB`, `1.4 GB`; a dash for what is not known."""
     if not isinstance(count, int | float):
-        return "–"
+        return "-"
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1024:

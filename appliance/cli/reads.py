@@ -15,7 +15,7 @@ def history(output: Format, limit: int) -> int:
     document = _read("/api/v1/history")
     entries = list(reversed(document["history"]))[:limit]
     rows = [
-        [e["at"], str(e["epoch"]), str(e["timeline"]), e["change"], e["previous"] or "–", e["primary"], e["reason"]]
+        [e["at"], str(e["epoch"]), str(e["timeline"]), e["change"], e["previous"] or "-", e["primary"], e["reason"]]
         for e in entries
     ]
     emit(entries, Table(["WHEN", "EPOCH", "TL", "CHANGE", "FROM", "TO", "REASON"], rows), output)

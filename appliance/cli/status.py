@@ -88,15 +88,15 @@ def members_table(view: Document) -> Table:
 
 
 def _member(member: Mapping[str, Any], raft: Mapping[str, Any]) -> list[str]:
-    host = f"{member['host']}:{member['port']}" if member["port"] else member["host"] or "–"
-    doing = " ".join(filter(None, [member["doing"], member["progress"]])) or "–"
+    host = f"{member['host']}:{member['port']}" if member["port"] else member["host"] or "-"
+    doing = " ".join(filter(None, [member["doing"], member["progress"]])) or "-"
     return [
         member["name"],
         host,
         ("● " if member["role"] == "primary" else "") + member["role"],
         member["state"] + (" (restart pending)" if member["pending_restart"] else ""),
-        str(member["timeline"] or "–"),
-        "–" if member["role"] in {"primary", "witness"} else size(member["lag_bytes"]),
+        str(member["timeline"] or "-"),
+        "-" if member["role"] in {"primary", "witness"} else size(member["lag_bytes"]),
         _age(member["reported_age_s"]),
         _raft(member, raft),
         doing,
@@ -110,7 +110,7 @@ def _raft(member: Mapping[str, Any], raft: Mapping[str, Any]) -> str:
 
 
 def _age(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds:.1f} s"
+    return "-" if seconds is None else f"{seconds:.1f} s"
 
 
 def _facts(view: Document) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from appliance.cluster.commands import Command
 from appliance.cluster.state import FORMAT
@@ -66,6 +66,10 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     origin = get_origin(kind)
     if origin in {Union, types.UnionType}:
         return _build_union(kind, data, where)
+    if origin is Literal:
+        if data not in get_args(kind):
+            raise _DecodeError(f"{where}: {data!r} is not one of {', '.join(map(str, get_args(kind)))}")
+        return data
     if origin is None:
         return _build_plain(kind, data, where)
     return _build_container(origin, get_args(kind), data, where)

@@ -77,11 +77,14 @@ class Executor:
         self._signalled = signalled
         self._events = events
         self._wake = wake
-        self._proposed: dict[bytes, Future[Outcome]] = {}
+        self._proposed: set[type] = set()
+        self._settled_index = 0
         self._asked: Future[bytes] | None = None
         self._failure = ""
         self.lease = Lease(0, 0.0)
         """set by the control loop before each run: what a start or a promotion arms the guard with"""
+        self.index = 0
+        """log index of the state that the decision was made from"""
 
     def run(self, decision: Decision, state: ClusterState, seen: Observation, policy: Policy) -> None:
         for action in decision.actions:
@@ -171,23 +174,26 @@ class Executor:
         self._local.apply_settings(state, policy, source)
 
     def _propose(self, command: Command) -> bool:
-        """One of a kind at a time: while its outcome is open the same command is not sent again."""
-        raw = encode_command(command)
-        if raw in self._proposed:
+        """One of a kind at a time, and none from a state that does not show yet what the last one did."""
+        kind = type(command)
+        if kind in self._proposed or self.index < self._settled_index:
             return False
-        future = self._replica.propose(raw, secrets.token_hex(8), PROPOSE_LIMIT_S)
-        self._proposed[raw] = future
-        name = type(command).__name__
-        future.add_done_callback(lambda done: self._settle(raw, name, done.result()))
+        self._proposed.add(kind)
+        future = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
+        future.add_done_callback(lambda done: self._settle(kind, done.result()))
         return True
 
-    def _settle(self, raw: bytes, name: str, outcome: Outcome) -> None:
+    def _settle(self, kind: type, outcome: Outcome) -> None:
         """Called on the raft thread: note it, and let the loop look again."""
-        if isinstance(outcome, Refused):
-            self._events.emit("proposal.refused", command=name, reason=outcome.reason)
-        elif not isinstance(outcome, Applied):
-            self._events.emit("proposal.unknown", "warning", command=name, reason=outcome.reason)
-        self._proposed.pop(raw, None)
+        match outcome:
+            case Applied(index):
+                self._settled_index = index
+            case Refused(reason, index):
+                self._settled_index = index or self._settled_index
+                self._events.emit("proposal.refused", command=kind.__name__, reason=reason)
+            case _:
+                self._events.emit("proposal.unknown", "warning", command=kind.__name__, reason=outcome.reason)
+        self._proposed.discard(kind)
         self._wake()
 
     def _with_credentials(self, source: str, begin: Callable[[], None]) -> bool:

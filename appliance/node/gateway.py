@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from appliance.api.published import OperatorAnswer, OperatorRequest, Published
 from appliance.cluster.state import ClusterState
@@ -93,8 +94,10 @@ class NodeGateway:
 
     def _ask(self, leader: str, request: OperatorRequest, limit_s: float) -> OperatorAnswer:
         config = self._config
-        document = config.bootstrap.config if request.kind == "bootstrap" else {}
-        message = Operate(request, document, config.cluster)
+        message = Operate(request)
+        if request.kind == "bootstrap":
+            request = replace(request, target=request.target or config.name)
+            message = Operate(request, config.bootstrap.config, config.cluster)
         answer = decode(self._replica.request(leader, encode(message), limit_s).result())
         if not isinstance(answer, OperatorAnswer):
             raise MessageError(f"{type(answer).__name__} is no answer to an operator")

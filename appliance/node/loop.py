@@ -128,7 +128,7 @@ class ControlLoop:
         )
         decision = decide(view.state, seen, policy)
         self._say(decision)
-        self._executor.lease = self._lease
+        self._executor.lease, self._executor.index = self._lease, view.index
         self._executor.run(decision, view.state, seen, policy)
         coordinating = self._coordinator.step(view, policy)
         self._report = report = make_report(view.state, seen, self._observer.answer, decision.because)

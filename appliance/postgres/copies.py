@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from secrets import token_hex
 
-from appliance.postgres.directory import beside
+from appliance.postgres.directory import beside, rewind_mark
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import remove_durably, sync_directory, write_atomically
 
@@ -64,6 +64,7 @@ def settle(data_dir: Path) -> bool:
     complete = beside(data_dir, "complete")
     if not complete.exists() or _filled(data_dir):
         return False
+    remove_durably(rewind_mark(data_dir))  # what it marked is not there any more
     complete.rename(data_dir.resolve())  # also over an empty directory
     sync_directory(complete.parent)
     remove_durably(_outside(data_dir))

@@ -62,19 +62,16 @@ def place_placeholders(wal_dir: Path, own: int, assigned: int) -> tuple[int, ...
     """Make a promotion from timeline `own` pick `assigned`; the numbers that got a file.
 
     Every number from 2 to `assigned` - 1 has a file afterwards, since a standby asks its primary for each file between
-    its own timeline and the primary's, and never follows without it. Ancestors of `own` get their true history.
+    its own timeline and the primary's, and never follows without it; also for ancestors that a clone has no file of.
     A file for `assigned` itself would send the promotion past it: FileExistsError.
     """
     if not 1 <= own < assigned:
         raise ValueError(f"timeline {assigned} cannot be assigned to a node on timeline {own}")
     if history_path(wal_dir, assigned).exists():
         raise FileExistsError(f"timeline {assigned} has a history file in {wal_dir} already: it was used before")
-    ancestors = read_history(wal_dir, own)
     placed = tuple(n for n in range(2, assigned) if not history_path(wal_dir, n).exists())
     for number in placed:
-        own_ancestors = tuple(switch for switch in ancestors if switch.timeline < number)
-        known = number in {switch.timeline for switch in ancestors}
-        write_atomically(history_path(wal_dir, number), format_history(own_ancestors) if known else PLACEHOLDER, _MODE)
+        write_atomically(history_path(wal_dir, number), PLACEHOLDER, _MODE)
     return placed
 
 

@@ -25,6 +25,13 @@ _OPTIONS = (
     "log_min_duration_statement=-1",
     "log_duration=off",
 )
+_FILE_ERRORS = """
+SELECT format('%s line %s: %s: %s', f.sourcefile, f.sourceline, f.name, f.error)
+FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
+WHERE f.error IS NOT NULL AND s.pending_restart IS NOT TRUE
+UNION ALL
+SELECT format('hba line %s: %s', line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL
+"""
 
 
 class Monitor:
@@ -62,17 +69,11 @@ class Monitor:
         self.execute("SELECT pg_reload_conf()", limit_s=limit_s)
 
     def file_errors(self, limit_s: float = ORDER_LIMIT_S) -> tuple[str, ...]:
-        """What is wrong in the configuration files: an error makes PostgreSQL ignore the whole reload."""
-        settings = self.execute(
-            "SELECT format('%s line %s: %s: %s', sourcefile, sourceline, name, error) FROM pg_file_settings"
-            " WHERE error IS NOT NULL AND error <> 'setting could not be applied'",
-            limit_s=limit_s,
-        )
-        rules = self.execute(
-            "SELECT format('hba line %s: %s', line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL",
-            limit_s=limit_s,
-        )
-        return tuple(row[0] or "" for row in (*settings, *rules))
+        """What is wrong in the configuration files: an error makes PostgreSQL ignore the whole reload.
+
+        A value that waits for a restart is no error, once the reload has reached this connection.
+        """
+        return tuple(row[0] or "" for row in self.execute(_FILE_ERRORS, limit_s=limit_s))
 
     def create_slot(self, name: str, *, reserve: bool = True, limit_s: float = ORDER_LIMIT_S) -> None:
         """A physical slot, unless there is one of that name. `reserve` keeps WAL from now on, not from first use."""

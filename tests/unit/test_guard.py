@@ -103,7 +103,8 @@ class Bench:
         return self.heard[-1]
 
     def log(self) -> list[dict]:
-        return [json.loads(line) for line in (self.run_dir / "guard.log").read_text().splitlines()]
+        file = self.run_dir / "guard.log"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def logged(self, event: str) -> dict:
         return wait_until(lambda: [line for line in self.log() if line["event"] == event])[-1]
@@ -157,7 +158,7 @@ def test_the_files_of_a_dead_guard_are_replaced(bench):
     bench.client.ensure()
     dead = bench.client.status().pid
     os.kill(dead, signal.SIGKILL)
-    wait_until(lambda: has_ended(dead))
+    wait_until(lambda: bench.client.events() == [] and bench.client.fileno() is None)
     bench.client.ensure()
     assert bench.client.status().pid != dead
 

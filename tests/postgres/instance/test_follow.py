@@ -56,33 +56,30 @@ def test_a_promotion_takes_the_assigned_timeline_and_standbys_and_cascades_follo
     assert cascade.seen().timeline == 5
 
 
-def test_a_clone_that_never_saw_the_old_histories_can_lead_those_who_need_them(primary, member):
-    """Its pg_wal has only its own timeline's history; a follower on timeline 1 asks for every number between."""
-    old = standby_of(member, "pg2", primary)
-    second = standby_of(member, "pg3", primary)
-    old.caught_up(primary)
-    old.follow(None)
-    old.reload()
-    old.until(lambda seen: seen.receiver is None)
-    old.stop()
+def test_a_clone_without_the_old_histories_has_all_of_them_when_it_opens(primary, member):
+    second = standby_of(member, "pg2", primary)
+    second.caught_up(primary)
     primary.crash()
     second.promote(3)
-    clone = standby_of(member, "pg4", second)
-    assert not history_path(clone.data_dir / "pg_wal", 2).exists()
-    clone.caught_up(second)
+    clone, third = standby_of(member, "pg3", second), standby_of(member, "pg4", second)
+    wal_dir = clone.data_dir / "pg_wal"
+    assert not history_path(wal_dir, 2).exists()
+    for one in (clone, third):
+        one.caught_up(second)
     second.crash()
     clone.promote(6)
     assert clone.seen().timeline == 6
-    old.follow(clone)
-    old.start(standby=True)
+    assert all(history_path(wal_dir, number).exists() for number in range(2, 7))
+    assert [switch.timeline for switch in read_history(wal_dir, 6)] == [1, 3]
+    follows(third, clone)
     clone.sql("CREATE TABLE public.t AS SELECT 1 AS id")
-    old.caught_up(clone)
-    assert old.seen().timeline == 6
+    third.caught_up(clone)
+    assert third.seen().timeline == 6
 
 
 def test_placeholders_left_behind_do_not_keep_a_standby_from_following(pair):
     """A node placed them and was fenced before it promoted."""
-    primary, standby = pair
+    _, standby = pair
     placed = place_placeholders(standby.data_dir / "pg_wal", 1, 5)
     assert placed == (2, 3, 4)
     standby.stop()

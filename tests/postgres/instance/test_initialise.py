@@ -10,7 +10,7 @@ from appliance.postgres.control import ControlState
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE
 from appliance.postgres.directory import DirectoryKind, inspect
 from appliance.postgres.jobs import Job
-from appliance.postgres.specs import InitdbOptions
+from appliance.postgres.specs import InitdbOptions, Initialise
 
 
 def tcp(member, user, password, dbname):
@@ -50,7 +50,7 @@ def test_the_own_roles_are_confined_to_what_they_are_for(primary):
         (REWIND_ROLE, "wrong", "postgres"),
         ("postgres", "", "postgres"),
     ):
-        with pytest.raises(psycopg.OperationalError, match="rejects|password"):
+        with pytest.raises(psycopg.OperationalError, match=r"rejects|password"):
             tcp(primary, user, password, dbname)
 
 
@@ -97,8 +97,6 @@ def test_a_wrong_locale_is_told_and_leaves_no_directory(member, binaries):
 
 
 def test_a_killed_initialisation_leaves_no_process_and_can_be_repeated(member, binaries):
-    from appliance.postgres.specs import Initialise
-
     one = member("pg1")
     spec = Initialise(binaries, one.data_dir, one.credentials)
     job = one.job(spec)

@@ -1,0 +1,181 @@
+"""What a demo is on disk: `demo.json`, and one directory a node with its file, secrets, log and data."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from appliance.cli.exits import Code, CommandError
+
+ROOTS_DIRECTORY = Path("/var/tmp/appliance-demo")  # noqa: S108  # its owner and its mode are checked
+MANIFEST = "demo.json"
+HOST = "127.0.0.1"
+CLUSTER = "demo"
+APPLICATION = "app"
+PREFERRED = {"raft": 7401, "http": 8008, "postgres": 5432}
+PORTS_TRIED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DemoNode:
+    name: str
+    directory: Path
+    """its state directory too"""
+    raft_port: int
+    http_port: int
+    postgres_port: int
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "node.yml"
+
+    @property
+    def data_dir(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "node.log"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "node.pid"
+
+    @property
+    def hold(self) -> Path:
+        """CLOCK_BOOTTIME before which the supervisor does not start it again."""
+        return self.directory / "hold"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{HOST}:{self.http_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    directory: Path
+    nodes: tuple[DemoNode, ...]
+
+    @property
+    def supervisor_file(self) -> Path:
+        return self.directory / "supervisor.pid"
+
+    @property
+    def ready_file(self) -> Path:
+        return self.directory / "ready"
+
+    @property
+    def log(self) -> Path:
+        return supervisor_log(self.directory)
+
+    @staticmethod
+    def load(directory: Path) -> "Layout":
+        """Raises CommandError when there is no demo."""
+        try:
+            manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+            nodes = [DemoNode(directory=directory / node["name"], **node) for node in manifest["nodes"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = (error.strerror or "unreadable").lower() if isinstance(error, OSError) else "not readable as one"
+            message = f"{directory}: no demo there ({MANIFEST}: {why}); `appliance demo up` starts one"
+            raise CommandError(Code.USAGE, message) from None
+        return Layout(directory, tuple(nodes))
+
+    def store(self, ttl: str) -> None:
+        """Write every file; the manifest last, since it says that the others are complete."""
+        for node in self.nodes:
+            node.directory.mkdir(mode=0o700, exist_ok=True)
+            write(node.config, json_as_yaml(self._settings(node, ttl)))
+        nodes = [{k: v for k, v in asdict(node).items() if k != "directory"} for node in self.nodes]
+        write(self.directory / MANIFEST, json.dumps({"nodes": nodes}, indent=2))
+
+    def _settings(self, node: DemoNode, ttl: str) -> dict[str, object]:
+        return {
+            "name": node.name,
+            "cluster": CLUSTER,
+            "members": {other.name: f"{HOST}:{other.raft_port}" for other in self.nodes},
+            "state_dir": str(node.directory),
+            "raft": {"listen": f"{HOST}:{node.raft_port}"},
+            "http": {"listen": f"{HOST}:{node.http_port}"},
+            "postgresql": {"listen": f"{HOST}:{node.postgres_port}"},
+            "bootstrap": {
+                "config": {"ttl": ttl} if ttl else {},
+                "application": {"user": APPLICATION, "database": APPLICATION},
+            },
+            "log": {"format": "json"},
+        }
+
+
+def json_as_yaml(document: object) -> str:
+    import yaml
+
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def write(path: Path, text: str) -> None:
+    """Atomically, for this user only."""
+    fresh = path.with_name(f".{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    fresh.rename(path)
+
+
+def supervisor_log(directory: Path) -> Path:
+    return directory / "supervisor.log"
+
+
+def default_directory() -> Path:
+    """For root a place that the run user can enter too, whatever the mode of root's home."""
+    if os.geteuid() == 0:
+        return ROOTS_DIRECTORY
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "appliance" / "demo"
+
+
+def chosen(directory: str) -> Path:
+    """`--dir`, else the demo that --config names, else the default."""
+    named = directory or os.environ.get("APPLIANCE_CONFIG", "")
+    if named and (directory or is_demo(Path(named))):
+        return Path(named).absolute()
+    return default_directory()
+
+
+def is_demo(directory: Path) -> bool:
+    return (directory / MANIFEST).exists()
+
+
+def plan(directory: Path, count: int) -> Layout:
+    """Free ports for `count` nodes: the well-known ones and those after them, where nobody listens."""
+    ports = {kind: _free(first) for kind, first in PREFERRED.items()}
+    return Layout(
+        directory,
+        tuple(
+            DemoNode(
+                name=f"n{number}",
+                directory=directory / f"n{number}",
+                raft_port=next(ports["raft"]),
+                http_port=next(ports["http"]),
+                postgres_port=next(ports["postgres"]),
+            )
+            for number in range(1, count + 1)
+        ),
+    )
+
+
+def _free(first: int) -> Iterator[int]:
+    for port in range(first, first + PORTS_TRIED):
+        if is_free(port):
+            yield port
+    raise CommandError(Code.FAILED, f"no free port from {first} to {first + PORTS_TRIED - 1} on {HOST}")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,180 @@
+"""`demo up`: from nothing to a cluster whose standbys stream, then supervise it."""
+
+import contextlib
+import secrets
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.cli.client import Client, Document
+from appliance.cli.demo.layout import DemoNode, Layout, chosen, is_demo, plan, supervisor_log
+from appliance.cli.demo.place import become_run_user, prepare
+from appliance.cli.demo.processes import noted
+from appliance.cli.demo.status import demo_client, demo_uri
+from appliance.cli.demo.supervisor import Supervisor, last_line
+from appliance.cli.exits import Code, CommandError
+from appliance.cli.output import say
+
+LOOK_S = 0.1
+EXITS_LIMIT = 3
+"""A node that ended so often before the cluster stood will not stay up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    nodes: int
+    ttl: str
+    timeout_s: float
+
+
+def foreground(directory: str, asked: Asked) -> int:
+    """Returns when it was told to stop; every process has ended then."""
+    place = chosen(directory)
+    prepare(place)
+    become_run_user(place)
+    layout = _layout(place, asked)
+    supervisor = Supervisor(layout)
+    with supervisor.supervising():
+        if _bring_up(supervisor, asked.timeout_s):
+            layout.ready_file.touch()
+            say(sys.stdout, *banner(layout))
+        while not supervisor.stopping:
+            supervisor.look()
+            supervisor.pause()
+        say(sys.stderr, "ending the nodes")
+    say(sys.stderr, f"ended; the data is in {place}: `demo up` goes on with it, `demo down` removes it")
+    return Code.DONE
+
+
+def _layout(place: Path, asked: Asked) -> Layout:
+    if is_demo(place):
+        return Layout.load(place)
+    layout = plan(place, asked.nodes)
+    layout.store(asked.ttl)
+    from appliance.cli.node_file import load
+
+    load(layout.nodes[0].config)
+    return layout
+
+
+def _bring_up(supervisor: Supervisor, timeout_s: float) -> bool:
+    """Bootstrap and wait until all stream; False when told to stop before. Raises CommandError when it fails."""
+    client = demo_client(supervisor.layout)
+    start = _Start(client, len(supervisor.layout.nodes))
+    deadline_s = time.monotonic() + timeout_s
+    while not supervisor.stopping:
+        supervisor.look()
+        if start.done():
+            return True
+        for child in supervisor.children:
+            if child.exits >= EXITS_LIMIT:
+                raise _failed(child.node, f"node {child.node.name} does not stay up")
+        if time.monotonic() > deadline_s:
+            raise _failed(supervisor.layout.nodes[0], f"not all nodes stream after {timeout_s:g} s: {start.missing}")
+        supervisor.pause()
+    return False
+
+
+def _failed(node: DemoNode, what: str) -> CommandError:
+    return CommandError(Code.FAILED, f"{what}; see {node.log}, which ends:", [last_line(node)])
+
+
+class _Start:
+    """One attempt after the other: bootstrap until it is accepted or was done before, then wait for the standbys."""
+
+    def __init__(self, client: Client, nodes: int) -> None:
+        self.client = client
+        self.nodes = nodes
+        self.bootstrapped = False
+        self.missing = "the nodes do not answer yet"
+        self._said = ""
+
+    def done(self) -> bool:
+        try:
+            if not self.bootstrapped:
+                self._bootstrap()
+            view = self.client.cluster()
+        except CommandError as error:
+            self.missing = " ".join([str(error), *error.lines])
+            return False
+        self.missing = _missing(view, self.nodes)
+        if self.missing != self._said:
+            say(sys.stderr, f"waiting: {self.missing}" if self.missing else "all nodes are up")
+            self._said = self.missing
+        return not self.missing
+
+    def _bootstrap(self) -> None:
+        answer = self.client.change("/api/v1/bootstrap", {}, operation=secrets.token_hex(8))
+        if not answer.ok and answer.code not in {"bootstrap.done", "bootstrap.running"}:
+            # The raft leader has not heard of the node yet, say: asked again.
+            raise CommandError(Code.REFUSED, f"bootstrap: {answer.text('detail')}")
+        self.bootstrapped = True
+
+
+def _missing(view: Document, nodes: int) -> str:
+    """What is not as it will be; empty when the primary is open and every other node streams."""
+    if not view["quorum"]:
+        return view["waiting_for"] or "no quorum yet"
+    if view["primary"] is None:
+        return "no primary yet"
+    critical = [problem["message"] for problem in view["problems"] if problem["severity"] == "critical"]
+    if critical:
+        return str(critical[0])
+    streaming = [m for m in view["members"] if m["name"] == view["primary"] or m["state"] == "streaming"]
+    return "" if len(streaming) == nodes else f"{len(streaming)} of {nodes} nodes are there"
+
+
+def banner(layout: Layout) -> list[str]:
+    which = "" if layout.directory == chosen("") else f" --dir {layout.directory}"
+    return [
+        "",
+        f"DSN     {demo_uri(layout)}",
+        *(f"{node.name}      {node.api_url}/   (data {node.data_dir})" for node in layout.nodes),
+        "",
+        f"try     appliance status --config {layout.directory} --watch",
+        f"        appliance demo load{which}",
+        f"        appliance demo kill-primary{which}",
+        f"end     Ctrl-C here, or: appliance demo down{which}",
+        "",
+    ]
+
+
+def detached(directory: str, asked: Asked) -> int:
+    """Start the foreground form in the background, and come back when the cluster stands."""
+    place = chosen(directory)
+    prepare(place)
+    command = [sys.executable, "-m", "appliance.cli.main", "demo", "up", "--dir", str(place)]
+    command += ["--nodes", str(asked.nodes), "--ttl", asked.ttl, "--timeout", f"{asked.timeout_s:g}s"]
+    log = supervisor_log(place)
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        _wait_ready(place, child)
+    except BaseException:
+        # Nobody is left behind in the background of a start that failed or was interrupted.
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(60)
+        raise
+    layout = Layout.load(place)
+    say(sys.stdout, *(line for line in banner(layout) if not line.startswith("end ")))
+    say(sys.stdout, f"end     appliance demo down --dir {place}   (supervisor: pid {child.pid}, {log})")
+    return Code.DONE
+
+
+def _wait_ready(place: Path, child: subprocess.Popen[bytes]) -> None:
+    while True:
+        code = child.poll()
+        if code is not None:
+            lines = supervisor_log(place).read_text(encoding="utf-8", errors="replace").splitlines()
+            raise CommandError(Code.FAILED if code <= 0 else Code(code), "the demo did not start:", lines[-10:])
+        if is_demo(place):
+            layout = Layout.load(place)
+            running = noted(layout.supervisor_file)
+            if running is not None and running.pid == child.pid and layout.ready_file.exists():
+                return
+        time.sleep(LOOK_S)
