@@ -31,7 +31,8 @@ COMMAND, NO_OP = b"\0", b"\1"
 def check_version() -> None:
     if VERSION != PINNED_VERSION:
         raise ImportError(
-            f"PySyncObj {VERSION} is installed, raft/ mends {PINNED_VERSION} and no other: pip install pysyncobj=={PINNED_VERSION}"
+            f"PySyncObj {VERSION} is installed, raft/ mends {PINNED_VERSION} and no other:"
+            f" pip install pysyncobj=={PINNED_VERSION}"
         )
 
 

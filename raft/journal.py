@@ -215,7 +215,7 @@ class Journal:
 def _damaged(path: Path, offset: int, why: str) -> JournalDamaged:
     return JournalDamaged(
         f"journal {path} is damaged at byte {offset}: {why}; entries that were acknowledged may be lost."
-        f" Remove the directory {path.parent} and start this node again: it joins anew and copies the log from its peers"
+        f" Remove the directory {path.parent} and start this node again: it joins anew and copies the log of its peers"
     )
 
 

@@ -113,7 +113,7 @@ class Requests:
         )
 
     def _lost(self, peer: str) -> None:
-        for key in self._waiting.keys():
+        for key in self._waiting.open_keys():
             if key[0] == peer:
                 self._fail(key, PeerUnreachable(f"connection to {peer} was lost before the answer"))
 

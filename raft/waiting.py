@@ -75,7 +75,7 @@ class Waiting(Generic[K, V]):
         for wait in waits:
             completion(wait.future)
 
-    def keys(self) -> list[K]:
+    def open_keys(self) -> list[K]:
         with self._change:
             return list(self._waits)
 

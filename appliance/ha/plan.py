@@ -58,11 +58,16 @@ def fresh(now: Situation, node: str) -> ReportSeen | None:
 
 
 def depose_silent_primary(now: Situation) -> Plan | None:
-    """R3, R10: only after a full ttl without a confirmed renewal, counted from this leader's own election at least."""
+    """R3, R10: only after a full ttl without a confirmed renewal.
+
+    Without any in this term it counts from this leader's own election, or from the appointment if that came later.
+    """
     held = now.state.appointment
     if held is None or now.state.lease is not LeaseStatus.HELD:
         return None
-    silent_s = now.leader.leading_s if now.leader.confirmed_s is None else now.leader.confirmed_s
+    silent_s = now.leader.confirmed_s
+    if silent_s is None:
+        silent_s = min(now.leader.leading_s, now.leader.epoch_s)
     if silent_s <= now.policy.depose_after_s:
         return None
     reason = f"{held.node} did not renew its lease of epoch {held.epoch} for {silent_s:.1f} s"

@@ -180,6 +180,8 @@ class LeaderSeen:
     leading_s: float
     confirmed_s: float | None
     """since it last confirmed a renewal of the present epoch in this term; None: never in this term"""
+    epoch_s: float = 0.0
+    """since it first saw the present epoch"""
     election_s: float = 0.0
     """since it first saw the open election"""
     phase_s: float = 0.0

@@ -18,7 +18,7 @@ from appliance.ha.plan import Plan, Situation, plan
 from appliance.ha.seen import LeaderSeen, Report, ReportSeen
 from appliance.node.clock import boottime_s, wall_time
 from appliance.node.messages import ReportAnswer, SendReport
-from raft import Applied, Outcome, Refused, Replica, View
+from raft import Applied, Outcome, Refused, Replica, Unknown, View
 
 BARRIER_LIMIT_S = 1.0
 PROPOSE_LIMIT_S = 2.0
@@ -44,11 +44,11 @@ class LeaseLedger:
             self._confirmed_s[epoch] = now_s
             return True
 
-    def begin_deposing(self, term: int, epoch: int, silent_since_s: float) -> bool:
-        """False when a renewal was confirmed after `silent_since_s`: then there is nothing to depose."""
+    def begin_deposing(self, term: int, epoch: int, confirmed_before_s: float) -> bool:
+        """False when a renewal was confirmed at or after `confirmed_before_s`: then there is nothing to depose."""
         with self._lock:
             self._enter(term)
-            if term < self._term or self._confirmed_s.get(epoch, 0.0) > silent_since_s:
+            if term < self._term or self._confirmed_s.get(epoch, 0.0) >= confirmed_before_s:
                 return False
             self._deposing.add(epoch)
             return True
@@ -89,10 +89,11 @@ class Coordinator:
         self._log = log
         self._ledger = LeaseLedger()
         self._received: dict[str, tuple[float, Report]] = {}
-        self._election, self._phase = Watch(), Watch()
+        self._epoch, self._election, self._phase = Watch(), Watch(), Watch()
         self._noted_s = 0.0
         self._proposed: Future[Outcome] | None = None
         self._said = ""
+        self._settled_index = 0
 
     def reports(self) -> Mapping[str, ReportSeen]:
         now_s = boottime_s()
@@ -131,12 +132,12 @@ class Coordinator:
         """Run `plan` if this node leads and nothing proposed is on its way; answers what it is doing, in words."""
         if not view.is_leader or view.leading_since_s is None:
             return ""
-        if self._proposed is not None and not self._proposed.done():
+        if (self._proposed is not None and not self._proposed.done()) or view.index < self._settled_index:
             return self._said
         answer = plan(self._situation(view, policy, view.leading_since_s))
         self._said = answer.because
         for command in answer.commands:
-            self._propose(view, answer, command)
+            self._propose(view, policy, answer, command)
         return self._said
 
     def _situation(self, view: View[ClusterState], policy: Policy, since_s: float) -> Situation:
@@ -147,16 +148,17 @@ class Coordinator:
         leader = LeaderSeen(
             leading_s=now_s - since_s,
             confirmed_s=None if confirmed_s is None else now_s - confirmed_s,
+            epoch_s=self._epoch.age_s((view.term, epoch), now_s),
             election_s=self._election.age_s((view.term, state.election.number if state.election else 0), now_s),
             phase_s=self._phase.age_s((view.term, operation and (operation.id, operation.phase)), now_s),
             noted_s=now_s - self._noted_s,
         )
         return Situation(state, self.reports(), leader, policy, wall_time())
 
-    def _propose(self, view: View[ClusterState], answer: Plan, command: Command) -> None:
+    def _propose(self, view: View[ClusterState], policy: Policy, answer: Plan, command: Command) -> None:
         if isinstance(command, Depose):
-            since_s = self._silent_since_s(view, command.epoch)
-            if not self._ledger.begin_deposing(view.term, command.epoch, since_s):
+            # A renewal may have been confirmed since the plan was made: the ledger has the last word (T13).
+            if not self._ledger.begin_deposing(view.term, command.epoch, boottime_s() - policy.depose_after_s):
                 return
         if isinstance(command, NotePosition):
             self._noted_s = boottime_s()
@@ -165,11 +167,10 @@ class Coordinator:
         self._proposed = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
         self._proposed.add_done_callback(lambda outcome: self._settle(command, outcome.result()))
 
-    def _silent_since_s(self, view: View[ClusterState], epoch: int) -> float:
-        confirmed_s = self._ledger.confirmed_s(view.term, epoch)
-        return confirmed_s if confirmed_s is not None else (view.leading_since_s or 0.0)
-
     def _settle(self, command: Command, outcome: Outcome) -> None:
+        """Called on the raft thread. Until the loop sees what the command did, nothing more is planned."""
+        if not isinstance(outcome, Unknown):
+            self._settled_index = outcome.index or self._settled_index
         never_logged = isinstance(outcome, Refused) and outcome.index is None
         if isinstance(command, Depose) and never_logged:
             self._ledger.cease_deposing(command.epoch)

@@ -141,6 +141,13 @@ class Bench:
         wait_until(last_is_exit)
         return self.heard[-1]
 
+    def replace_guard(self) -> None:
+        """Kill the guard, and have the node notice and start another."""
+        os.kill(self.guard, signal.SIGKILL)
+        wait_until(lambda: self.node("events") == [] and self.node("fileno") is None)
+        self.node("ensure")
+        self.guard = self.node("status").pid
+
     def fence(self) -> dict:
         """The record of the fence, once it is complete: the disk may lag behind the signals."""
 
@@ -301,12 +308,9 @@ def test_after_the_death_of_the_guard_postgres_ends_and_starts_again_under_a_new
     bench.start(Deadline(5, now_s() + 60, HALF_MARGIN_S))
     statement = Statement(bench, sleep)
     killed_s = now_s()
-    os.kill(bench.guard, signal.SIGKILL)
+    bench.replace_guard()
     assert statement.end_s() < killed_s + 1
     wait_until(lambda: not living_in(bench.data_dir))
-    bench.node("events")
-    bench.node("ensure")
-    bench.guard = bench.node("status").pid
     bench.start(Deadline(5, now_s() + 60, HALF_MARGIN_S))
 
 
@@ -314,10 +318,7 @@ def test_what_a_guard_left_that_died_in_the_middle_is_cleaned(bench):
     postmaster = bench.start()
     Statement(bench, sleep)
     os.kill(postmaster, signal.SIGSTOP)
-    os.kill(bench.guard, signal.SIGKILL)
-    bench.node("events")
-    bench.node("ensure")
-    bench.guard = bench.node("status").pid
+    bench.replace_guard()
     with pytest.raises(GuardError, match="leftovers"):
         bench.start()
     bench.node("clean", data_dir=str(bench.data_dir))

@@ -89,6 +89,11 @@ class Bench:
             deadline=deadline,
         )
 
+    def soon(self, delay_s: float) -> float:
+        """Name a moment for a deadline, counted from when the guard lives."""
+        self.client.ensure()
+        return now_s() + delay_s
+
     def start_ready(self, script: str, deadline: Deadline | None = None) -> int:
         pid = self.start(script, deadline)
         wait_until((self.data_dir / "ready").exists)
@@ -327,7 +332,7 @@ def test_signals_arrive(bench):
 
 
 def test_an_epoch_never_goes_down(bench):
-    bench.start("exec sleep 600", Deadline(5, now_s() + 60, 0.1))
+    bench.start("exec sleep 600", Deadline(5, bench.soon(60), 0.1))
     bench.client.set_deadline(Deadline(6, now_s() + 60, 0.1))
     assert refusal(bench.client.set_deadline, Deadline(5, now_s() + 90, 0.1)) == "old_epoch"
     assert bench.client.status().deadline_epoch == 6
@@ -342,16 +347,16 @@ def test_a_program_does_not_start_after_its_deadline(bench):
 
 
 def test_a_fenced_epoch_does_not_resume(bench):
-    bench.start("exec sleep 600", Deadline(5, now_s() + 0.1, 0.1))
+    bench.start("exec sleep 600", Deadline(5, bench.soon(0.1), 0.1))
     bench.exited()
     assert bench.client.status().fenced_epoch == 5
     assert refusal(bench.client.set_deadline, Deadline(5, now_s() + 60, 0.1)) == "fenced"
     assert refusal(bench.start, "exec sleep 600", Deadline(5, now_s() + 60, 0.1)) == "fenced"
-    bench.start("exec sleep 600", Deadline(6, now_s() + 60, 0.1))
+    bench.start("exec sleep 600", Deadline(6, bench.soon(60), 0.1))
 
 
 def test_a_later_guard_knows_the_last_fence(bench):
-    bench.start("exec sleep 600", Deadline(5, now_s() + 0.1, 0.1))
+    bench.start("exec sleep 600", Deadline(5, bench.soon(0.1), 0.1))
     bench.exited()
     bench.client.quit()
     bench.client.ensure()
@@ -365,7 +370,7 @@ def test_a_later_guard_knows_the_last_fence(bench):
 
 
 def test_at_the_deadline_a_program_is_asked_to_quit(bench):
-    at_s = now_s() + 0.3
+    at_s = bench.soon(0.3)
     pid = bench.start("exec sleep 600", Deadline(5, at_s, 5))
     ended = bench.exited()
     assert at_s <= now_s() < at_s + 0.3
@@ -374,7 +379,7 @@ def test_at_the_deadline_a_program_is_asked_to_quit(bench):
 
 
 def test_half_a_margin_later_everything_is_killed(bench):
-    at_s = now_s() + 0.4
+    at_s = bench.soon(0.4)
     bench.start_ready(STUBBORN, Deadline(5, at_s, 0.3))
     assert len(in_directory(bench.data_dir)) >= 4
     fenced = wait_until(bench.events)[0]
@@ -386,7 +391,7 @@ def test_half_a_margin_later_everything_is_killed(bench):
 
 
 def test_renewals_move_the_deadline(bench):
-    bench.start("exec sleep 600", Deadline(5, now_s() + 0.2, 0.1))
+    bench.start("exec sleep 600", Deadline(5, bench.soon(0.2), 0.1))
     for _ in range(8):
         bench.client.set_deadline(Deadline(5, now_s() + 0.2, 0.1))
         time.sleep(0.05)
@@ -395,14 +400,14 @@ def test_renewals_move_the_deadline(bench):
 
 
 def test_a_deadline_in_the_past_ends_at_once(bench):
-    bench.start("exec sleep 600", Deadline(5, now_s() + 60, 0.1))
+    bench.start("exec sleep 600", Deadline(5, bench.soon(60), 0.1))
     bench.client.set_deadline(Deadline(5, now_s() - 1, 0.1))
     assert bench.exited().clean
 
 
 def test_a_renewal_that_waited_behind_the_deadline_is_refused(bench):
     """As after a suspend, or when the guard itself was stopped: first the deadline, then what came in meanwhile."""
-    pid = bench.start("exec sleep 600", Deadline(5, now_s() + 0.2, 0.1))
+    pid = bench.start("exec sleep 600", Deadline(5, bench.soon(0.2), 0.1))
     guard = bench.client.status().pid
     os.kill(guard, signal.SIGSTOP)
     script = (
@@ -430,14 +435,14 @@ def test_a_deadline_without_a_program_passes_silently(bench):
 def test_a_disk_that_hangs_delays_no_deadline(bench):
     bench.run_dir.mkdir()
     os.mkfifo(bench.run_dir / "guard.log")  # whoever opens it for writing waits for a reader
-    at_s = now_s() + 0.3
+    at_s = bench.soon(0.3)
     bench.start("exec sleep 600", Deadline(5, at_s, 0.1))
     bench.exited()
     assert now_s() < at_s + 0.3
 
 
 def test_kill_is_the_same_at_once_and_no_fence(bench):
-    bench.start_ready(STUBBORN, Deadline(5, now_s() + 60, 0.1))
+    bench.start_ready(STUBBORN, Deadline(5, bench.soon(60), 0.1))
     bench.client.kill_postgres()
     assert bench.exited().signal == signal.SIGKILL
     assert bench.client.status().fenced_epoch is None
@@ -445,7 +450,7 @@ def test_kill_is_the_same_at_once_and_no_fence(bench):
 
 
 def test_a_deadline_during_a_kill_is_still_a_fence(bench):
-    bench.start_ready(STUBBORN, Deadline(5, now_s() + 0.5, 0.4))
+    bench.start_ready(STUBBORN, Deadline(5, bench.soon(0.5), 0.4))
     bench.client.kill_postgres()
     bench.client.set_deadline(Deadline(5, now_s() + 0.05, 0.1))
     assert bench.exited().clean
@@ -603,7 +608,7 @@ def test_a_client_without_a_guard_says_so(tmp_path):
 
 
 def test_events_wake_a_selector(bench):
-    bench.start("exec sleep 600", Deadline(5, now_s() + 0.2, 0.1))
+    bench.start("exec sleep 600", Deadline(5, bench.soon(0.2), 0.1))
     readable, _, _ = select.select([bench.client.fileno()], [], [], 2)
     assert readable
     assert wait_until(bench.client.events)
