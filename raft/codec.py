@@ -128,7 +128,7 @@ def encode(message: Mapping[str, object]) -> bytes:
 def decode(body: bytes, allowed: frozenset[str]) -> Message:
     """The message in a frame's body, if it is exactly of one of the allowed types."""
     try:
-        message = msgpack.unpackb(body, raw=False, strict_map_key=True)
+        message: Message = msgpack.unpackb(body, raw=False, strict_map_key=True)
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise CodecError(f"not a message: {error}") from error
     kind = message.get("type") if type(message) is dict else None

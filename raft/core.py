@@ -326,7 +326,9 @@ class Core(SyncObj):
             inside.next_index[node] = max(inside.next_index[node], next_index)
         elif message["sent_ns"] > self._rewound_ns.get(node.id, 0):
             # one flight of messages is refused one by one: only the first refusal turns the sender back (D7)
-            inside.next_index[node] = max(next_index, inside.match_index[node] + 1, 2)
+            inside.next_index[node] = max(next_index, 2)
+            # a peer that came back with an empty journal has less than it once had
+            inside.match_index[node] = min(inside.match_index[node], inside.next_index[node] - 1)
             self._rewound_ns[node.id] = _boottime_ns()
 
     def _note_answer(self, node: Node, sent_ns: int) -> None:

@@ -79,7 +79,7 @@ class Transport:
         self._incoming: dict[tuple[str, str], Incoming] = {}
         self._open: set[socket.socket] = set()
         self._refusals: dict[str, str] = {}
-        self._closed = False
+        self._closed = threading.Event()
         self._listener: socket.socket | None = None
         self._links = {
             peer: self.link(
@@ -128,14 +128,14 @@ class Transport:
                 address=link.place,
                 connected=link.connected,
                 match_index=match_index.get(peer),
-                refusal=self._refusals.get(peer) or link.problem,
+                refusal=link.problem,
             )
             for peer, link in sorted(self._links.items())
         )
 
     def close(self) -> None:
         with self._mutex:
-            self._closed = True
+            self._closed.set()
             connections = list(self._open)
         if self._listener is not None:
             _shut(self._listener)
@@ -182,14 +182,14 @@ class Transport:
             self._events.on_refused(who, reason)
 
     def _accept(self, listener: socket.socket) -> None:
-        while not self._closed:
+        while not self._closed.is_set():
             try:
                 connection, place = listener.accept()
             except OSError:
                 time.sleep(0.1)  # out of descriptors, or closed: never leave the port deaf
                 continue
             with self._mutex:
-                welcome = not self._closed and len(self._open) < _CONNECTION_LIMIT
+                welcome = not self._closed.is_set() and len(self._open) < _CONNECTION_LIMIT
                 if welcome:
                     self._open.add(connection)
             if not welcome:
@@ -211,7 +211,6 @@ class Transport:
 
     def _converse(self, connection: socket.socket, host: str) -> None:
         address.tune(connection, SILENCE_S)
-        connection.settimeout(HANDSHAKE_LIMIT_S)
         reader = FrameReader(limit_bytes=64 * 1024)
         hello, early = _hello_and_rest(connection, reader)
         incoming = Incoming(connection, hello["from"], hello["kind"], hello["session"])
@@ -292,12 +291,16 @@ class Transport:
 
 
 def _hello_and_rest(connection: socket.socket, reader: FrameReader) -> tuple[Message, list[bytes]]:
-    while True:
+    """What a stranger says first, and what it sent after that; all of it within one limit of time."""
+    deadline_s = time.monotonic() + HANDSHAKE_LIMIT_S
+    while (left_s := deadline_s - time.monotonic()) > 0:
+        connection.settimeout(left_s)
         data = connection.recv(4096)
         if not data:
             raise ConnectionResetError("closed before a hello")
         if bodies := reader.feed(data):
             return codec.decode(bodies[0], frozenset({"hello"})), bodies[1:]
+    raise TimeoutError("no hello in time")
 
 
 def _shut(connection: socket.socket) -> None:

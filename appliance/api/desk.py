@@ -93,8 +93,9 @@ class Desk:
 
     async def _until(self, look: Callable[[], T | None], limit_s: float) -> T | None:
         # A look is a glance at one published value: cheaper than making the control loop wake an event loop.
-        deadline_s = self.gateway.now_s() + limit_s
-        while (found := look()) is None and not self._closed and self.gateway.now_s() < deadline_s:  # noqa: ASYNC110
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + limit_s
+        while (found := look()) is None and not self._closed and loop.time() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
         return found
 

@@ -105,4 +105,5 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 async def on_bug(request: Request, error: Exception) -> Response:
     detail = f"{request.method} {request.url.path}: {type(error).__name__}; the node's log has the rest"
-    return respond(problem(500, "internal", detail))
+    # The server drops the connection after a bug: say so, or a client would send its next request into it.
+    return respond(problem(500, "internal", detail), {"connection": "close"})

@@ -152,6 +152,7 @@ class Guard:
         connection.heard += heard
         *lines, connection.heard = connection.heard.split(b"\n")
         for line in lines:
+            # The host may have slept since select: what is due comes before a renewal that came too late.
             self._step()
             self._serve_line(connection, line)
         if not heard or len(connection.heard) > LINE_LIMIT_BYTES:

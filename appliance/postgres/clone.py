@@ -1,6 +1,5 @@
 """A base backup of a running member that becomes a standby, with its tablespaces and a WAL directory of its own."""
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -19,6 +18,9 @@ _SILENCE_LIMIT_S = 600.0
 """a checkpoint of a busy source, or the sync of a large copy on a slow disk, says nothing for that long"""
 _ASK_LIMIT_S = 10.0
 _TABLESPACES = "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''"
+_SIZE = "SELECT sum(pg_tablespace_size(oid)) FROM pg_tablespace WHERE pg_tablespace_location(oid) = ''"
+_SIZE_LIMIT_S = 60.0
+"""PostgreSQL looks at every file for it"""
 _PROGRESS = re.compile(r"(\d+)/(\d+) kB")
 
 
@@ -26,22 +28,30 @@ def clone(spec: Clone, progress: Progress) -> str:
     """The system identifier. The old directory is untouched until the new one is complete and on disk."""
     data_dir = spec.data_dir.resolve()
     settle(data_dir)
-    progress.phase("asking for tablespaces")
+    progress.phase("asking for sizes")
     mapping = _mapping(ask(spec.source_database, _TABLESPACES, limit_s=_ASK_LIMIT_S))
     wal_dir = own_name(spec.wal_dir / data_dir.name) if spec.wal_dir else None
     growing = begin_copy(data_dir, [*mapping.values(), *([wal_dir] if wal_dir else [])])
+    _check_space(growing.parent, int(ask(spec.source_database, _SIZE, limit_s=_SIZE_LIMIT_S)[0][0] or 0))
     progress.phase("waiting for a checkpoint")
-    stream(
-        _basebackup(spec, growing, wal_dir, mapping),
-        _Watch(progress, growing).said,
-        silence_limit_s=_SILENCE_LIMIT_S,
-    )
+    watch = _Watch(progress)
+    stream(_basebackup(spec, growing, wal_dir, mapping), watch.said, silence_limit_s=_SILENCE_LIMIT_S)
     progress.phase("putting in place")
     write_standby_signal(growing)  # before it can be started by anybody
     clean_auto_conf(growing, CONTROLLED)
     identifier = read_control(spec.binaries, growing).system_identifier
     install_copy(data_dir)
     return identifier
+
+
+def _check_space(directory: Path, needed_bytes: int) -> None:
+    """Before hours of copying; its WAL and what is written meanwhile come on top."""
+    free_bytes = shutil.disk_usage(directory).free
+    if needed_bytes > free_bytes:
+        raise PostgresError(
+            f"the copy needs {needed_bytes >> 20} MiB and {directory} has {free_bytes >> 20} MiB free; "
+            "the old data directory is untouched"
+        )
 
 
 def _basebackup(spec: Clone, growing: Path, wal_dir: Path | None, mapping: dict[Path, Path]) -> list[str]:
@@ -79,11 +89,10 @@ def _taken(location: Path) -> bool:
 
 
 class _Watch:
-    """Turns pg_basebackup's lines into progress, and ends it early where the space cannot suffice."""
+    """Turns pg_basebackup's lines into progress."""
 
-    def __init__(self, progress: Progress, growing: Path) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._growing = growing
         self._copying = False
 
     def said(self, line: str) -> None:
@@ -91,18 +100,8 @@ class _Watch:
         if match is None:
             return
         done_bytes, total_bytes = int(match[1]) * 1024, int(match[2]) * 1024
-        if not self._copying:
+        if self._copying:
+            self._progress.bytes(done_bytes, total_bytes)
+        else:
             self._copying = True
-            self._check_space(total_bytes - done_bytes)
-            self._progress.phase("copying")
-        self._progress.bytes(done_bytes, total_bytes)
-
-    def _check_space(self, needed_bytes: int) -> None:
-        """Only where all of it goes to one file system is the answer certain."""
-        links = list((self._growing / "pg_tblspc").glob("*")) if self._growing.exists() else []
-        free_bytes = shutil.disk_usage(self._growing if self._growing.exists() else self._growing.parent).free
-        if not links and needed_bytes > free_bytes:
-            raise PostgresError(
-                f"the copy needs {needed_bytes >> 20} MiB and {os.fspath(self._growing.parent)} has "
-                f"{free_bytes >> 20} MiB free; the old data directory is untouched"
-            )
+            self._progress.phase("copying", done_bytes, total_bytes)

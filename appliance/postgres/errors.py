@@ -29,5 +29,13 @@ class NoBinaries(PostgresError):  # noqa: N818  # named after what is missing
     """No complete set of server programs: where they were looked for and what would do."""
 
 
+class RewindError(PostgresError):
+    """`needs_clone`: the directory is unusable now, or another try cannot end otherwise."""
+
+    def __init__(self, error: PostgresError, *, needs_clone: bool) -> None:
+        super().__init__(error.command, error.exit_code, error.lines)
+        self.needs_clone = needs_clone
+
+
 class SettingsError(ValueError):
     """A setting that PostgreSQL, or the appliance's promises, cannot do with."""

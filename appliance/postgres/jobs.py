@@ -50,7 +50,7 @@ class Job:
     def __init__(self, spec: Spec, directory: Path, process: subprocess.Popen[bytes]) -> None:
         self.spec = spec
         self.kind = kind_of(spec)
-        self._told_path = directory / TOLD_FILE
+        self._directory = directory
         self._process = process
         self._pidfd: int | None = os.pidfd_open(process.pid)
         self._began_s = time.monotonic()
@@ -74,7 +74,7 @@ class Job:
 
     def look(self) -> JobSeen:
         code = self._process.poll()
-        told = read_told(self._told_path)
+        told = read_told(self._directory / TOLD_FILE)
         if code is None:
             return self._seen(told, ok=None, error=None)
         self._release()
@@ -84,9 +84,9 @@ class Job:
         return self._seen(told, ok=False, error=f"ended by {ended} in phase {told.phase!r}{self._last_words()}")
 
     def kill(self) -> None:
-        """All of it, at once; returns when the process is gone."""
+        """All of it, at once; returns when every process is gone."""
         if self._process.poll() is None:
-            _kill_session(self._process.pid)
+            self.kill_leftovers(self._directory)
             self._process.wait(_KILL_LIMIT_S)
         self._release()
 
@@ -96,17 +96,18 @@ class Job:
 
     @staticmethod
     def kill_leftovers(directory: Path) -> int:
-        """End what a job of an earlier node process left running; how many processes there were."""
+        """End what runs of a job of this directory, also of an earlier node process; how many processes there were."""
         mark = f"{_MARK}={directory}".encode()
         killed = set[int]()
         until_s = time.monotonic() + _KILL_LIMIT_S
+        # Again until none is seen: one may fork while the list is read.
         while left := {pid for pid in _processes() if _is_marked(pid, mark)}:
             for pid in left:
                 _kill(pid)
             killed |= left
-            if time.monotonic() > until_s:  # one in an uninterruptible wait on its disk: it will end, writing nothing
+            if time.monotonic() > until_s:  # in an uninterruptible wait for its disk: it ends before it writes again
                 break
-            time.sleep(0.01)
+            time.sleep(0.005)
         return len(killed)
 
     def _seen(self, told: Told, *, ok: bool | None, error: str | None) -> JobSeen:
@@ -124,7 +125,7 @@ class Job:
         )
 
     def _last_words(self) -> str:
-        written = self._told_path.with_name(LOG_FILE).read_text(errors="replace").split("\n")
+        written = (self._directory / LOG_FILE).read_text(errors="replace").split("\n")
         last = [line for line in written if line.strip()][-1:]
         return f": {last[0].strip()}" if last else ""
 
@@ -133,17 +134,6 @@ class Job:
             self._ended_s = time.monotonic()
             os.close(self._pidfd)
             self._pidfd = None
-
-
-def _kill_session(session: int) -> None:
-    """Every process of the session: a tool may have given its children groups of their own."""
-    _kill(session)
-    for pid in _processes():
-        try:
-            if os.getsid(pid) == session:
-                _kill(pid)
-        except ProcessLookupError:
-            continue
 
 
 def _kill(pid: int) -> None:

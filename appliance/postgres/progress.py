@@ -40,8 +40,8 @@ class Progress:
         self._told = Told()
         self._written_s = 0.0
 
-    def phase(self, name: str) -> None:
-        self._tell(replace(self._told, phase=name, done_bytes=None, total_bytes=None))
+    def phase(self, name: str, done: int | None = None, total: int | None = None) -> None:
+        self._tell(replace(self._told, phase=name, done_bytes=done, total_bytes=total))
 
     def bytes(self, done: int, total: int) -> None:
         told = replace(self._told, done_bytes=done, total_bytes=total)

@@ -7,7 +7,7 @@ from appliance.postgres.auto_conf import clean_auto_conf
 from appliance.postgres.commands import stream
 from appliance.postgres.control import ControlState, read_control
 from appliance.postgres.directory import postmaster_pid, rewind_mark
-from appliance.postgres.errors import PostgresError
+from appliance.postgres.errors import PostgresError, RewindError
 from appliance.postgres.files import remove_durably, write_atomically
 from appliance.postgres.history import remove_placeholders_above_real
 from appliance.postgres.progress import Progress
@@ -28,14 +28,6 @@ _SOURCE_TROUBLE = (
     "server closed the connection",
     "terminating connection",
 )
-
-
-class RewindError(PostgresError):
-    """`needs_clone`: the directory is unusable now, or another try cannot end otherwise."""
-
-    def __init__(self, error: PostgresError, *, needs_clone: bool) -> None:
-        super().__init__(error.command, error.exit_code, error.lines)
-        self.needs_clone = needs_clone
 
 
 def rewind(spec: Rewind, progress: Progress) -> str:

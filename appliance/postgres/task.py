@@ -1,16 +1,12 @@
-"""The child process of a job: `python -m appliance.postgres.task DIRECTORY`. Imports little, so it starts fast."""
+"""The child process of a job: `python -m appliance.postgres.task DIRECTORY`. Imports what its job needs, no more."""
 
 import sys
 from pathlib import Path
 from typing import assert_never
 
-from appliance.postgres.clone import clone
-from appliance.postgres.copies import discard_replaced
-from appliance.postgres.errors import PostgresError
-from appliance.postgres.initialise import initialise
+from appliance.postgres.errors import PostgresError, RewindError
 from appliance.postgres.jobs import SPEC_FILE, TOLD_FILE
 from appliance.postgres.progress import Progress
-from appliance.postgres.rewind import RewindError, rewind
 from appliance.postgres.specs import Clone, Discard, Initialise, Rewind, Spec, decode
 
 
@@ -34,12 +30,20 @@ def _perform(spec: Spec, progress: Progress) -> str:
     """The system identifier, where a new directory is the result."""
     match spec:
         case Initialise():
+            from appliance.postgres.initialise import initialise
+
             return initialise(spec, progress)
         case Clone():
+            from appliance.postgres.clone import clone
+
             return clone(spec, progress)
         case Rewind():
+            from appliance.postgres.rewind import rewind
+
             return rewind(spec, progress)
         case Discard():
+            from appliance.postgres.copies import discard_replaced
+
             discard_replaced(spec.data_dir)
             return ""
         case _:

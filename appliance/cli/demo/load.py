@@ -73,7 +73,7 @@ class Writer:
         except psycopg.Error as error:
             self.ledger.errors += 1
             self.close()
-            self._tell(f"{'':10}{_last_line(error)}")
+            self._tell(f"{time.monotonic() - self.ledger.began_s:6.1f} s  no write: {_reason(error)}")
             time.sleep(RETRY_S)
             return
         now_s = time.monotonic()
@@ -101,9 +101,10 @@ def _line(ledger: Ledger, now_s: float) -> str:
     return f"{now_s - ledger.began_s:6.1f} s  {rows} rows, longest gap {ledger.longest_gap_s:.2f} s"
 
 
-def _last_line(error: psycopg.Error) -> str:
+def _reason(error: psycopg.Error) -> str:
+    """The last server's words; libpq puts each host and its address before them."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].strip()
+    return lines[-1].rpartition("failed: ")[2].strip()
 
 
 def _connect(dsn: str) -> psycopg.Connection:

@@ -32,7 +32,7 @@ from appliance.postgres.specs import Clone, Initialise, Rewind, Spec
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[2]
 SMALL_DISK = "APPLIANCE_TEST_SMALL_DISK"
-SMALL_DISK_BYTES = 80 << 20
+SMALL_DISK_BYTES = 160 << 20
 ROOM_BYTES = 4 << 30
 RUN_USER = "postgres"
 FILE_LIMIT_S = 110
@@ -255,14 +255,30 @@ def root():
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def template(binaries):
+    """An initialised data directory and its passwords, copied by the tests that are not about its making."""
+    path = Path(tempfile.mkdtemp(prefix="appliance-", dir=_roomy()))
+    one = Member("template", path, binaries, Credentials.generate(application=True))
+    seen = one.initialise()
+    assert seen.ok, seen
+    yield one
+    shutil.rmtree(path)
+
+
 @pytest.fixture
 def member(root, binaries):
     """Makes members of one cluster; every postmaster is ended with the test."""
-    credentials = Credentials.generate(application=True)
     members: list[Member] = []
+    generated = Credentials.generate(application=True)
 
-    def make(name: str, *, on: Path | None = None, of: Binaries = binaries, **more) -> Member:
+    def make(
+        name: str, *, on: Path | None = None, of: Binaries = binaries, like: Member | None = None, **more
+    ) -> Member:
+        credentials = like.credentials if like else members[0].credentials if members else generated
         members.append(Member(name, (on or root) / name, of, credentials, **more))
+        if like:
+            shutil.copytree(like.data_dir, members[-1].data_dir)
         return members[-1]
 
     yield make
@@ -274,10 +290,8 @@ def member(root, binaries):
 
 
 @pytest.fixture
-def primary(member):
-    one = member("pg1")
-    seen = one.initialise()
-    assert seen.ok, seen
+def primary(member, template):
+    one = member("pg1", like=template)
     one.start()
     return one
 

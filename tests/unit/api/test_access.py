@@ -20,7 +20,7 @@ ASK = """
 import socket, sys
 client = socket.socket(socket.AF_UNIX)
 client.connect(sys.argv[1])
-client.sendall(b"POST /api/v1/switchovers HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+client.sendall(b"POST /api/v1/switchovers HTTP/1.0\\r\\nContent-Length: 0\\r\\n\\r\\n")
 answer = b""
 while part := client.recv(65536):
     answer += part

@@ -6,9 +6,7 @@ import pytest
 
 from appliance.api.patroni import cluster_document, history_document, patroni_document, read
 from appliance.cluster.config import Policy
-from appliance.cluster.state import (
-    Change, Config, HistoryEntry, LeaseStatus, NodeRole, SyncVersion, Timeline,
-)  # fmt: skip
+from appliance.cluster.state import Change, Config, HistoryEntry, LeaseStatus, NodeRole, SyncVersion, Timeline
 from appliance.ha.seen import DirectoryKind, DirectorySeen, ReportSeen
 
 from .building import HISTORY, LSN, TAKEN_S, member, published, report, seen, standby, state

@@ -1,5 +1,6 @@
 """The server's life: binding, refusing, limits on clients, and going away."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -56,7 +57,7 @@ def test_a_socket_in_use_is_refused_and_a_dead_one_replaced(server, node, tmp_pa
 @pytest.mark.parametrize("name", ["missing/api.sock", "x" * 120])
 def test_a_socket_that_cannot_be_made_frees_the_port(node, tmp_path, name):
     server = serve(node, path=tmp_path / name)
-    with pytest.raises(ApiError, match="http.socket: .*name a short path in a directory this user may write"):
+    with pytest.raises(ApiError, match=r"http\.socket: .*name a short path in a directory this user may write"):
         server.start()
     assert not server.alive
 
@@ -129,10 +130,8 @@ def test_a_slow_sender_is_cut_off(server, monkeypatch, sent):
         client.settimeout(5)
         began_s = time.monotonic()
         client.sendall(sent)
-        try:
+        with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
-        except ConnectionResetError:
-            pass
         assert 0.2 < time.monotonic() - began_s < 3
 
 
@@ -140,8 +139,8 @@ def test_a_trickle_does_not_buy_time(server, monkeypatch):
     monkeypatch.setattr(protocol, "HEAD_LIMIT_S", 0.4)
     with socket.create_connection(server.addresses[0]) as client:
         began_s = time.monotonic()
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            for _ in range(100):
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while time.monotonic() - began_s < 5:
                 client.sendall(b"X")
                 time.sleep(0.05)
         assert time.monotonic() - began_s < 3

@@ -9,8 +9,16 @@ from appliance.api.published import RaftSeen
 from appliance.api.view import cluster_view
 from appliance.cluster.codec import to_json
 from appliance.cluster.state import (
-    Bootstrap, ClusterState, Election, LeaseStatus, NodeRole, Operation, OperationKind, Phase, SyncVersion,
-)  # fmt: skip
+    Bootstrap,
+    ClusterState,
+    Election,
+    LeaseStatus,
+    NodeRole,
+    Operation,
+    OperationKind,
+    Phase,
+    SyncVersion,
+)
 from appliance.ha.seen import ReportSeen
 
 from .building import LSN, MIB, TAKEN_S, member, published, report, seen, standby, state

@@ -1,0 +1,155 @@
+"""The command line itself: fast help, one line for every error, options that stand anywhere."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.options import hoisted, seconds
+
+ROOT = Path(__file__).parents[3]
+
+
+def process(*arguments):
+    command = [sys.executable, "-m", "appliance.cli.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_help_is_fast_and_lists_the_commands():
+    took_s = []
+    for _ in range(3):
+        began_s = time.monotonic()
+        found = process("--help")
+        took_s.append(time.monotonic() - began_s)
+
+    assert found.returncode == 0
+    assert {"node", "bootstrap", "status", "switchover", "failover", "history", "dsn", "demo"} <= set(
+        found.stdout.split()
+    )
+    # Alone it is below 0.1 s; other tests run beside it.
+    assert min(took_s) < 0.5
+
+
+def test_help_imports_neither_http_nor_yaml_nor_pydantic():
+    code = """
+import sys
+from appliance.cli.main import run
+run(["--help"])
+heavy = {"httpx2", "yaml", "pydantic", "psycopg", "rich", "psutil", "asyncio"} & set(sys.modules)
+sys.exit(", ".join(sorted(heavy)) or 0)
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["statsu"], "no such command 'statsu'"),
+        (["status", "--colour"], "no such option"),
+        (["status", "-o", "xml"], "'xml' is not one of"),
+        (["failover"], "missing option '--to'"),
+        (["switchover", "--timeout", "soon"], "--timeout: 'soon' is not a number with a unit"),
+        (["dsn", "--role", "king"], "--role: 'king' is not one of rw, ro, any"),
+        (["demo", "up", "--nodes", "9"], "less than or equal to 7"),
+    ],
+)
+def test_a_wrong_use_is_one_line_and_2(appliance, arguments, words):
+    found = appliance(*arguments)
+
+    assert found.code == 2
+    assert found.err.startswith("appliance: ")
+    assert words in found.err
+    assert found.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("demo",), ("operations",)])
+def test_a_group_without_a_command_shows_its_help(appliance, arguments):
+    found = appliance(*arguments)
+
+    assert found.code == 2
+    assert "Commands:" in found.err
+
+
+def test_nothing_to_talk_to(appliance, monkeypatch, tmp_path):
+    monkeypatch.setattr("appliance.cli.target.SYSTEM_CONFIG", tmp_path / "none.yml")
+    monkeypatch.setattr("appliance.cli.demo.layout.ROOTS_DIRECTORY", tmp_path / "none")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = appliance("status")
+
+    assert found.code == 2
+    assert "use --config FILE or --api" in found.err
+
+
+def test_a_node_that_does_not_answer_is_3(appliance):
+    found = appliance("status", "--api", "127.0.0.1:1")
+
+    assert found.code == 3
+    assert found.err == (
+        "appliance: no node answers: http://127.0.0.1:1: [errno 111] connection refused; is the node running?\n"
+    )
+
+
+def test_a_closed_pipe_is_no_traceback():
+    command = f"{sys.executable} -m appliance.cli.main node --sample | true"
+    found = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+
+    assert found.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["status", "--api", "u"], ["--api", "u", "status"]),
+        (["status", "--api=u", "-o", "json"], ["--api=u", "status", "-o", "json"]),
+        (["demo", "up", "--", "--api", "u"], ["demo", "up", "--", "--api", "u"]),
+        (["status", "--config"], ["--config", "status"]),
+    ],
+)
+def test_options_that_stand_anywhere(given, read):
+    assert hoisted(given) == read
+
+
+@pytest.mark.parametrize(("text", "number"), [("30", 30.0), ("1.5", 1.5), ("2min", 120.0), ("250ms", 0.25)])
+def test_durations(text, number):
+    assert seconds("--timeout", text) == number
+
+
+def test_version(appliance):
+    assert appliance("version").out.startswith("appliance 0.")
+
+
+def test_the_sample_and_the_check_of_a_file(appliance, tmp_path):
+    file = tmp_path / "node.yml"
+    file.write_text(appliance("node", "--sample").out)
+    good = appliance("node", "--check", "--config", file)
+    file.write_text("{name: pg1, cluster: shop, nmae: x, members: {pg1: 'h:1', pg2: 'h:2'}, role: king}")
+    bad = appliance("node", "--config", file, "--check")
+
+    assert (good.code, good.err) == (0, "")
+    assert good.out == f"{file}: node pg1 of cluster shop, 3 members: fine\n"
+    assert (bad.code, bad.out) == (2, "")
+    assert bad.err.splitlines() == [
+        f"appliance: {file}: role: 'king' will not do; write data, witness or learner",
+        f"{file}: nmae: unknown setting; did you mean name?",
+    ]
+
+
+def test_advice_goes_to_stderr(appliance, tmp_path):
+    file = tmp_path / "node.yml"
+    file.write_text("{name: pg1, cluster: shop, members: {pg1: 'h:1', pg2: 'i:1'}}")
+    found = appliance("node", "--check", "--config", file)
+
+    assert found.code == 0
+    assert "2 voters survive no more losses than 1" in found.err
+
+
+def test_the_environment_names_the_api(appliance, url, monkeypatch):
+    monkeypatch.setenv("APPLIANCE_API", url)
+
+    assert appliance("status").code == 0
+    assert os.environ["APPLIANCE_API"] == url

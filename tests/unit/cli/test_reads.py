@@ -1,0 +1,94 @@
+"""History, operations and connection strings."""
+
+import json
+
+import pytest
+
+from appliance.cli.dsn import Application, Form, Role, render
+from appliance.cluster.state import Operation, OperationKind, Phase, PhaseMark
+
+HOSTS = [("10.0.0.1", 5432), ("fd00::2", 5433)]
+OPERATION = Operation(
+    id="0a1b",
+    kind=OperationKind.SWITCHOVER,
+    requester="uid 0",
+    reason="",
+    source="pg1",
+    target="pg2",
+    epoch=4,
+    phase=Phase.DONE,
+    marks=(PhaseMark(Phase.REQUESTED, "2026-11-23T06:00:00Z"), PhaseMark(Phase.DONE, "2026-11-23T06:00:01Z", "fine")),
+)
+
+
+def test_the_history_is_newest_first(appliance, url):
+    found = appliance("history", "--api", url)
+
+    assert found.code == 0
+    lines = found.out.splitlines()
+    assert lines[1].split()[1:6] == ["4", "2", "failover", "pg3", "pg1"]
+    assert lines[2].split()[3:5] == ["bootstrap", "-"]
+    assert [e["epoch"] for e in json.loads(appliance("history", "--limit", 1, "--api", url, "-o", "json").out)] == [4]
+
+
+def test_operations(appliance, node, url):
+    node.put(OPERATION)
+
+    assert appliance("operations", "list", "--api", url, "-o", "name").out == "0a1b\n"
+    assert appliance("operations", "show", "0a1b", "--api", url).out.splitlines() == [
+        "switchover 0a1b: done",
+        "  2026-11-23T06:00:00Z  requested",
+        "  2026-11-23T06:00:01Z  done  fine",
+    ]
+
+
+def test_an_unknown_operation_is_1(appliance, url):
+    found = appliance("operations", "show", "ffff", "--api", url)
+
+    assert found.code == 1
+    assert "no operation 'ffff'" in found.err
+
+
+def test_the_dsn_names_every_member_primary_first_with_the_password(appliance, config, tmp_path):
+    (tmp_path / "application.password").write_text("p@ss word\n")
+    found = appliance("dsn", "--config", config)
+
+    assert (found.code, found.err) == (0, "")
+    hosts = "10.0.0.1:5432,10.0.0.2:5432,10.0.0.3:5432"
+    query = "target_session_attrs=read-write&connect_timeout=3"
+    assert found.out == f"postgresql://app:p%40ss%20word@{hosts}/shop?{query}\n"
+
+
+def test_a_password_that_cannot_be_read_is_said(appliance, config, tmp_path):
+    found = appliance("dsn", "--config", config)
+
+    assert found.code == 0
+    assert found.out.startswith("postgresql://app@10.0.0.1:5432,")
+    assert f"without the password: {tmp_path}/application.password: no such file" in found.err
+
+
+def test_elsewhere_the_role_is_not_known(appliance, url):
+    found = appliance("dsn", "--api", url, "--role", "ro")
+
+    assert found.out.endswith("/postgres?target_session_attrs=prefer-standby&connect_timeout=3\n")
+    assert "no role and no password" in found.err
+
+
+KV = r"host=10.0.0.1,fd00::2 port=5432,5433 dbname=shop user=app password='it\'s' target_session_attrs=any"
+ENV = """
+PGHOST=10.0.0.1,fd00::2
+PGPORT=5432,5433
+PGDATABASE=shop
+PGUSER=app
+PGPASSWORD='it'"'"'s'
+PGTARGETSESSIONATTRS=any
+PGCONNECT_TIMEOUT=3
+"""
+URI = "postgresql://app:it%27s@10.0.0.1:5432,[fd00::2]:5433/shop?target_session_attrs=any&connect_timeout=3"
+
+
+@pytest.mark.parametrize(
+    ("form", "lines"), [(Form.KV, [f"{KV} connect_timeout=3"]), (Form.ENV, ENV.split()), (Form.URI, [URI])]
+)
+def test_forms(form, lines):
+    assert render(HOSTS, Application("app", "shop", "it's"), Role.ANY, form) == lines
