@@ -127,13 +127,10 @@ def _phase_line(mark: Document) -> str:
 
 
 def _conclude(operation: Document, output: Format) -> int:
-    done = operation["phase"] == "done"
-    message = operation["message"] or "no reason was recorded"
-    if not done:
-        raise CommandError(Code.FAILED, f"{operation['kind']} {operation['id']} failed: {message}")
-    primary = operation["target"]
-    text = [f"✓ {operation['kind']} done" + (f": {primary} is the primary" if primary else f": {message}")]
-    emit(operation, operation_table([operation]), output, text=text)
+    what, message = operation["kind"], operation["message"] or "no reason was recorded"
+    if operation["phase"] != "done":
+        raise CommandError(Code.FAILED, f"{what} {operation['id']} failed: {message}")
+    emit(operation, operation_table([operation]), output, text=[f"✓ {what} done: {message}"])
     return Code.DONE
 
 

@@ -17,6 +17,13 @@ class StopPostgres:
 
 
 @dataclass(frozen=True, slots=True)
+class EndStray:
+    """End a postmaster that has no guard, at once."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartPrimary:
     """Start as the primary of `epoch`; the guard is armed with its lease before PostgreSQL runs (R4)."""
 
@@ -110,6 +117,7 @@ class ApplySettings:
 
 Action = (
     StopPostgres
+    | EndStray
     | StartPrimary
     | StartStandby
     | Follow

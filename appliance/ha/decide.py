@@ -131,6 +131,7 @@ def checkpoint_after_promotion(state: ClusterState, seen: Observation, policy: P
 
 
 RULES: tuple[Rule, ...] = (
+    fences.end_stray,
     fences.fence_newer_epoch,
     fences.fence_without_lease,
     fences.give_back_after_fence,

@@ -3,7 +3,7 @@
 from appliance.cluster.commands import Release
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, LeaseStatus, Phase
-from appliance.ha.actions import Checkpoint, Decision, NoteFenced, Propose, StopMode, StopPostgres
+from appliance.ha.actions import Checkpoint, Decision, EndStray, NoteFenced, Propose, StopMode, StopPostgres
 from appliance.ha.facts import appointed, is_writable, may_resume
 from appliance.ha.seen import Observation
 from appliance.ha.start import cannot_be_primary, clean_end
@@ -21,6 +21,14 @@ def fence_newer_epoch(state: ClusterState, seen: Observation, policy: Policy) ->
         return None
     reason = f"epoch {state.appointment.epoch} belongs to {state.appointment.node}, lease {state.lease}"
     return Decision(f"primary no more: {reason}", (StopPostgres(StopMode.IMMEDIATE),))
+
+
+def end_stray(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R4: a PostgreSQL whose guard died cannot be fenced any more; it is ended and started again under a new guard."""
+    pid = seen.directory.stray_pid
+    if not pid:
+        return None
+    return Decision(f"postmaster {pid} runs without a guard", (EndStray(pid),))
 
 
 def fence_without_lease(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:

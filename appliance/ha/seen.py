@@ -36,6 +36,8 @@ class DirectorySeen:
     incarnation: str = ""
     problem: str = ""
     """why it cannot be used: another major version, unreadable"""
+    stray_pid: int = 0
+    """a postmaster that runs in it without a guard: nobody could fence it (R4); 0 for none"""
 
 
 @dataclass(frozen=True, slots=True)

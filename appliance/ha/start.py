@@ -115,10 +115,17 @@ def rebuild(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
         return Decision(reason, (ForgetIncarnation(), Propose(Rebuild(seen.me.name))))
     if seen.postmaster is not None:
         return _stop_before(seen, reason)
-    rewindable = seen.directory.kind is DirectoryKind.CLUSTER and not seen.notes.needs_clone and policy.use_pg_rewind
-    if rewindable:
+    if _rewindable(seen, policy):
         return Decision(f"{reason}: rewind to {held.node}", (Rewind(held.node, held.timeline),))
     return Decision(f"{reason}: clone {held.node}", (Clone(held.node),))
+
+
+def _rewindable(seen: Observation, policy: Policy) -> bool:
+    """pg_rewind wants a primary's directory, or a standby's that was shut down (R15)."""
+    directory = seen.directory
+    if directory.kind is not DirectoryKind.CLUSTER or seen.notes.needs_clone or not policy.use_pg_rewind:
+        return False
+    return directory.was_primary or directory.shut_down
 
 
 def _stop_before(seen: Observation, reason: str) -> Decision:

@@ -156,10 +156,10 @@ class Coordinator:
         return Situation(state, self.reports(), leader, policy, wall_time())
 
     def _propose(self, view: View[ClusterState], policy: Policy, answer: Plan, command: Command) -> None:
-        if isinstance(command, Depose):
-            # A renewal may have been confirmed since the plan was made: the ledger has the last word (T13).
-            if not self._ledger.begin_deposing(view.term, command.epoch, boottime_s() - policy.depose_after_s):
-                return
+        # A renewal may have been confirmed since the plan was made: the ledger has the last word (T13).
+        before_s = boottime_s() - policy.depose_after_s
+        if isinstance(command, Depose) and not self._ledger.begin_deposing(view.term, command.epoch, before_s):
+            return
         if isinstance(command, NotePosition):
             self._noted_s = boottime_s()
         else:

@@ -21,6 +21,7 @@ from appliance.ha.actions import (
     Clone,
     CreateSlots,
     Decision,
+    EndStray,
     FinishJob,
     Follow,
     ForgetIncarnation,
@@ -111,6 +112,8 @@ class Executor:
             case StopPostgres(mode):
                 self._guard.stop_postgres(mode.value)
                 self._signalled.stop_s = self._signalled.stop_s or boottime_s()
+            case EndStray(pid):
+                self._local.end_stray(pid)
             case StartPrimary(epoch):
                 self._obey(epoch)
                 self._local.start_primary(state, policy, self._deadline(epoch, policy))

@@ -159,6 +159,8 @@ class Guard:
             self._drop(connection)
 
     def _serve_line(self, connection: Connection, line: bytes) -> None:
+        if self._over:  # or a start would be accepted by a guard on its way out
+            return
         try:
             request = json.loads(line)
             if not isinstance(request, dict):

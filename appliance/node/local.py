@@ -3,6 +3,8 @@
 Every method begins something and returns; whether it worked is seen at the next look.
 """
 
+import os
+import signal
 from pathlib import Path
 
 from appliance.cluster.config import Policy
@@ -16,8 +18,9 @@ from appliance.postgres.auto_conf import clean_auto_conf
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.conninfo import conninfo
 from appliance.postgres.control import ControlData
+from appliance.postgres.copies import replaced, settle
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE, Credentials, write_passfile
-from appliance.postgres.directory import inspect
+from appliance.postgres.directory import inspect, postmaster_pid
 from appliance.postgres.files import remove_durably, write_if_changed
 from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
 from appliance.postgres.jobs import Job
@@ -126,6 +129,11 @@ class LocalPostgres:
             deadline=deadline,
         )
 
+    def end_stray(self, pid: int) -> None:
+        """Immediate shutdown of a postmaster that no guard holds; its crash recovery follows at the next start."""
+        if postmaster_pid(self.data_dir) == pid:
+            os.kill(pid, signal.SIGQUIT)
+
     def promote(self, own: int, assigned: int, deadline: Deadline) -> None:
         """R14: placeholders make PostgreSQL pick the assigned timeline; the guard is armed before it opens (R4)."""
         self._guard.set_deadline(deadline)
@@ -166,16 +174,22 @@ class LocalPostgres:
     def rewind(self, state: ClusterState, source: str, timeline: int) -> None:
         self._begin(Rewind(self.binaries, self.data_dir, self._conninfo(state, source, database=True), timeline))
 
+    @property
+    def keeps_replaced(self) -> bool:
+        """Whether the directory that a clone replaced is still there (R12)."""
+        return replaced(self.data_dir).exists()
+
     def discard_replaced(self) -> None:
-        """R12: the directory that a clone replaced is kept until the new one streams."""
         self._begin(Discard(self.data_dir))
 
     def _begin(self, spec: Spec) -> None:
         self.job_incarnation = new_incarnation()
         self.job = Job.start(spec, self._job_directory)
 
-    def kill_leftover_jobs(self) -> None:
+    def settle(self) -> None:
+        """End what an earlier node process's job left running, and finish an installation it was killed in (R12)."""
         Job.kill_leftovers(self._job_directory)
+        settle(self.data_dir)
 
     def fileno_of_job(self) -> int | None:
         return self.job.fileno() if self.job is not None else None

@@ -105,7 +105,7 @@ class ControlLoop:
 
     def adopt(self) -> None:
         """Take over what an earlier node process left: a running PostgreSQL, its lease, a half done job."""
-        self._local.kill_leftover_jobs()
+        self._local.settle()
         self._look_at_guard()
         if self._guard_status is not None:
             policy = self._policies.of(self._replica.view().state.config)

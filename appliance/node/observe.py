@@ -76,7 +76,7 @@ class Observer:
     ) -> Observation:
         """One observation. Waits at most LOOK_LIMIT_S for PostgreSQL."""
         now_s = boottime_s()
-        directory = self._directory()
+        directory = self._directory(guard)
         postmaster = guard.postmaster if guard is not None else None
         self.answer = self._local.monitor.look(LOOK_LIMIT_S) if postmaster is not None else None
         instance = instance_seen(self.answer) if self.answer is not None else None
@@ -112,11 +112,12 @@ class Observer:
             signalled.checkpointing = False
             signalled.checkpointed_operation = signalled.checkpoint_operation
 
-    def _directory(self) -> DirectorySeen:
+    def _directory(self, guard: GuardStatus | None) -> DirectorySeen:
         local = self._local
         found = inspect(local.data_dir, local.binaries)
         incarnation = read_incarnation(local.data_dir) if found.kind.value == DirectoryKind.CLUSTER.value else ""
-        return directory_seen(found, incarnation)
+        stray = found.postmaster_pid if guard is not None and guard.postmaster is None else None
+        return directory_seen(found, incarnation, stray or 0)
 
     def _job(self, now_s: float) -> JobSeen | None:
         job = self._local.job
@@ -158,10 +159,12 @@ class Observer:
         return self._settings_differ
 
 
-def directory_seen(found: Directory, incarnation: str) -> DirectorySeen:
+def directory_seen(found: Directory, incarnation: str, stray_pid: int) -> DirectorySeen:
     control = found.control
     if control is None:
-        return DirectorySeen(DirectoryKind(found.kind), standby_signal=found.standby_signal, problem=found.problem)
+        return DirectorySeen(
+            DirectoryKind(found.kind), standby_signal=found.standby_signal, problem=found.problem, stray_pid=stray_pid
+        )
     return DirectorySeen(
         kind=DirectoryKind(found.kind),
         system_identifier=control.system_identifier,
@@ -172,6 +175,7 @@ def directory_seen(found: Directory, incarnation: str) -> DirectorySeen:
         standby_signal=found.standby_signal,
         incarnation="" if found.rewind_unfinished else incarnation,
         problem=found.problem,
+        stray_pid=stray_pid,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import BeginBootstrap, Command, StartOperation
-from appliance.cluster.config import Policy
+from appliance.cluster.config import read_policy
 from appliance.cluster.state import ClusterState, OperationKind
 from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, switchover_checks
 from appliance.ha.seen import DirectoryKind, ReportSeen
@@ -21,12 +21,9 @@ Reports = Callable[[], Mapping[str, ReportSeen]]
 class Desk:
     """The raft leader's desk for operators. Called on pool threads; every wait is bounded."""
 
-    def __init__(
-        self, replica: Replica[ClusterState], reports: Reports, policy: Callable[[ClusterState], Policy]
-    ) -> None:
+    def __init__(self, replica: Replica[ClusterState], reports: Reports) -> None:
         self._replica = replica
         self._reports = reports
-        self._policy = policy
 
     def handle(self, message: Operate) -> OperatorAnswer:
         """Answer accepted, refused with every check, unknown, or no_quorum. Decides on a read after a barrier (R2)."""
@@ -50,7 +47,7 @@ class Desk:
         return self._propose(_command(state, message), request, checks)
 
     def _checks(self, state: ClusterState, request: OperatorRequest) -> tuple[Check, ...]:
-        reports, policy = self._reports(), self._policy(state)
+        reports, policy = self._reports(), read_policy(state.config.document)
         match request.kind:
             case "bootstrap":
                 return bootstrap_checks(state, reports, request.target)

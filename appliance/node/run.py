@@ -116,7 +116,7 @@ class _Node:
         wake = self._alarm.ring
         policies = Policies()
         self._coordinator = Coordinator(self._replica, wake, self._log_proposal)
-        desk = Desk(self._replica, self._coordinator.reports, lambda state: policies.of(state.config))
+        desk = Desk(self._replica, self._coordinator.reports)
         monitor = Monitor(config.postgresql.socket_dir, config.postgresql.port)
         local = LocalPostgres(config, self._binaries, self._guard, monitor)
         self._door = PeerDoor(self._coordinator, desk, lambda: local.credentials)

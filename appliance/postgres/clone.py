@@ -58,7 +58,8 @@ def _basebackup(spec: Clone, growing: Path, wal_dir: Path | None, mapping: dict[
     return [
         spec.binaries.tool("pg_basebackup"),
         f"--pgdata={growing}",
-        f"--dbname={spec.source}",
+        # A disk that is busy with the copy may stall the WAL for longer than a standby is given.
+        f"--dbname={spec.source} options='-c wal_sender_timeout=60s'",
         "--wal-method=stream",
         "--checkpoint=fast",
         "--progress",

@@ -9,6 +9,7 @@ from pathlib import Path
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.control import ControlData, read_control
 from appliance.postgres.errors import PostgresError
+from appliance.postgres.files import remove_durably
 
 
 class DirectoryKind(StrEnum):
@@ -91,6 +92,30 @@ def postmaster_pid(data_dir: Path) -> int | None:
         return None
     except PermissionError:  # another user's process: better take it for one than start a second one
         return pid
+
+
+def processes_in(data_dir: Path) -> list[int]:
+    """All processes that live in this directory: a postmaster and everything it forked have it as working directory."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and _lives_in(name, data_dir)]
+
+
+def _lives_in(pid: str, data_dir: Path) -> bool:
+    try:
+        return os.path.samefile(f"/proc/{pid}/cwd", data_dir)
+    except OSError:  # gone, or another user's
+        return False
+
+
+def remove_stale_lock(data_dir: Path) -> bool:
+    """Remove a postmaster.pid that nobody stands behind; whether there was one.
+
+    PostgreSQL refuses to start when the process id in it belongs to any other process of this user, which is common
+    where ids are few. Call it with no start under way.
+    """
+    lock = data_dir / "postmaster.pid"
+    if not lock.exists() or postmaster_pid(data_dir) or processes_in(data_dir):
+        return False
+    return remove_durably(lock)
 
 
 def beside(data_dir: Path, suffix: str) -> Path:

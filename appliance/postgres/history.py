@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import sync_directory, write_atomically
 from appliance.postgres.lsn import format_lsn, parse_lsn
 
@@ -63,12 +64,12 @@ def place_placeholders(wal_dir: Path, own: int, assigned: int) -> tuple[int, ...
 
     Every number from 2 to `assigned` - 1 has a file afterwards, since a standby asks its primary for each file between
     its own timeline and the primary's, and never follows without it; also for ancestors that a clone has no file of.
-    A file for `assigned` itself would send the promotion past it: FileExistsError.
+    A file for `assigned` itself would send the promotion past it: PostgresError.
     """
     if not 1 <= own < assigned:
-        raise ValueError(f"timeline {assigned} cannot be assigned to a node on timeline {own}")
+        raise PostgresError(f"timeline {assigned} cannot be assigned to a node on timeline {own}")
     if history_path(wal_dir, assigned).exists():
-        raise FileExistsError(f"timeline {assigned} has a history file in {wal_dir} already: it was used before")
+        raise PostgresError(f"timeline {assigned} has a history file in {wal_dir} already: it was used before")
     placed = tuple(n for n in range(2, assigned) if not history_path(wal_dir, n).exists())
     for number in placed:
         write_atomically(history_path(wal_dir, number), PLACEHOLDER, _MODE)

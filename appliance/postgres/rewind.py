@@ -6,7 +6,7 @@ from pathlib import Path
 from appliance.postgres.auto_conf import clean_auto_conf
 from appliance.postgres.commands import stream
 from appliance.postgres.control import ControlState, read_control
-from appliance.postgres.directory import postmaster_pid, rewind_mark
+from appliance.postgres.directory import postmaster_pid, remove_stale_lock, rewind_mark
 from appliance.postgres.errors import PostgresError, RewindError
 from appliance.postgres.files import remove_durably, write_atomically
 from appliance.postgres.history import remove_placeholders_above_real
@@ -58,6 +58,7 @@ def _check_target(spec: Rewind, data_dir: Path) -> None:
         raise RewindError(PostgresError(f"an earlier rewind of {data_dir} did not end well"), needs_clone=True)
     if pid := postmaster_pid(data_dir):
         raise PostgresError(f"{data_dir} is in use by the postmaster {pid}; stop it first")
+    remove_stale_lock(data_dir)
     control = read_control(spec.binaries, data_dir)
     if control.state is ControlState.IN_ARCHIVE_RECOVERY:
         raise PostgresError(

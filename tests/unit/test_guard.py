@@ -265,7 +265,8 @@ def test_a_program_starts_in_a_clean_world(bench):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
         bench.start(
-            "env; ls /proc/self/fd | tr '\\n' ' '; readlink /proc/$$/fd/0; cat /proc/$$/status", env={"COLOUR": "blue"}
+            "env; ls /proc/self/fd | tr '\\n' ' '; readlink /proc/$$/fd/0; cat /proc/self/status",
+            env={"COLOUR": "blue"},
         )
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})

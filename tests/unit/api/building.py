@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from http.client import HTTPConnection
 
 from appliance.api.published import OperatorAnswer, Published, RaftSeen
 from appliance.cluster.config import Policy
@@ -153,11 +154,24 @@ def standby(tags=None, **changes):
     return seen(value, me=me, **changes)
 
 
-class Node:
-    """A gateway whose raft leader answers as told; accepted operations walk through their phases by themselves."""
+def ask(server, method, path):
+    """A request whose path goes out as it is; other clients tidy it."""
+    connection = HTTPConnection(*server.addresses[0], timeout=10)
+    try:
+        connection.request(method, path)
+        return connection.getresponse()
+    finally:
+        connection.close()
 
-    def __init__(self, value=None):
-        self.value = value or published()
+
+class Node:
+    """A gateway whose raft leader answers as told and whose operations the test moves on."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.value = published()
         self.clock_s = TAKEN_S
         self.requests = []
         self.answer = None
@@ -165,8 +179,6 @@ class Node:
         self.stuck = threading.Event()
         self.stuck.set()
         """cleared: submit itself blocks"""
-        self.phases = (Phase.STOPPING, Phase.ELECTING, Phase.PROMOTING, Phase.DONE)
-        self.operations = {}
 
     def published(self):
         return self.value

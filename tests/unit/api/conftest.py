@@ -8,18 +8,31 @@ from .building import Node
 TOKEN = "s3cret-token"
 
 
-@pytest.fixture
-def node():
-    return Node()
-
-
-@pytest.fixture
-def server(node, tmp_path):
-    api = ApiServer(node, "127.0.0.1:0", tmp_path / "api.sock", TOKEN)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """One real server for the tests of a module; each of them gets its node anew."""
+    node, path = Node(), tmp_path_factory.mktemp("api") / "api.sock"
+    api = ApiServer(node, "127.0.0.1:0", path, TOKEN)
     api.start()
-    yield api
-    api.stop(3.0)
+    yield api, node, path
+    api.stop(5.0)
     assert not api.alive
+
+
+@pytest.fixture
+def node(running):
+    running[1].reset()
+    return running[1]
+
+
+@pytest.fixture
+def server(running, node):
+    return running[0]
+
+
+@pytest.fixture
+def socket_path(running, node):
+    return running[2]
 
 
 @pytest.fixture

@@ -66,13 +66,13 @@ def test_another_user_is_refused(open_socket, node, monkeypatch):
     assert node.requests == []
 
 
-def test_the_socket_speaks_the_same_interface(server, tmp_path):
-    transport = httpx2.HTTPTransport(uds=str(tmp_path / "api.sock"))
+def test_the_socket_speaks_the_same_interface(socket_path):
+    transport = httpx2.HTTPTransport(uds=str(socket_path))
     with httpx2.Client(transport=transport, base_url="http://node", timeout=10) as client:
         assert client.get("/api/v1/cluster").json()["verdict"] == "healthy"
         assert client.get("/primary").status_code == 200
         assert client.post("/api/v1/switchovers", json={"to": "pg2"}).status_code == 202
-    assert (tmp_path / "api.sock").stat().st_mode & 0o777 == 0o660
+    assert socket_path.stat().st_mode & 0o777 == 0o660
 
 
 @pytest.mark.parametrize(

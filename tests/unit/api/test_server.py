@@ -40,9 +40,9 @@ def test_an_address_that_does_not_do(node, listen, words):
         serve(node, listen).start()
 
 
-def test_a_socket_in_use_is_refused_and_a_dead_one_replaced(server, node, tmp_path):
+def test_a_socket_in_use_is_refused_and_a_dead_one_replaced(socket_path, node, tmp_path):
     with pytest.raises(ApiError, match="another node process listens there"):
-        serve(node, path=tmp_path / "api.sock").start()
+        serve(node, path=socket_path).start()
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(tmp_path / "dead.sock"))
     heir = serve(node, path=tmp_path / "dead.sock")

@@ -101,7 +101,7 @@ def test_damage_names_file_place_and_remedy(tmp_path):
     marks = written(tmp_path / "a")
     path = tmp_path / "a" / FILE_NAME
     data = bytearray(path.read_bytes())
-    data[marks[1][0] + 30] ^= 4
+    data[marks[1][0] + 5] ^= 4
     path.write_bytes(data)
     with pytest.raises(JournalDamaged) as error:
         opened(tmp_path / "a")

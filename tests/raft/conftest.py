@@ -1,0 +1,116 @@
+"""Replicas of one cluster, in this process, on loopback."""
+
+import socket
+import time
+
+import pytest
+
+from raft import Refused, Replica, ReplicaConfig, Unknown, Verdict
+
+
+class Appender:
+    """The state is the tuple of all commands; `no` is refused and `raise` raises."""
+
+    def initial(self):
+        return ()
+
+    def apply(self, state, command):
+        if command == b"raise":
+            raise ValueError("poison")
+        if command == b"no":
+            return state, Verdict("said no")
+        return (*state, command), Verdict()
+
+
+def free_ports(count):
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+def eventually(claim, limit_s=10):
+    """Wait until the claim answers something true, and answer it."""
+    deadline_s = time.monotonic() + limit_s
+    while not (answer := claim()):
+        assert time.monotonic() < deadline_s, "it did not come to pass in time"
+        time.sleep(0.01)
+    return answer
+
+
+class Cluster:
+    def __init__(self, directory, names=("n1", "n2", "n3")):
+        self.directory = directory
+        self.members = {
+            name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)
+        }
+        self.running = {}
+        self.events = {name: [] for name in names}
+
+    def config(self, name, **other):
+        settings = {
+            "cluster": "c",
+            "name": name,
+            "directory": self.directory / name,
+            "listen": self.members[name],
+            "members": self.members,
+        }
+        return ReplicaConfig(**(settings | other))
+
+    def replica(self, name, **other):
+        return Replica(
+            self.config(name, **other),
+            Appender(),
+            on_event=self.events[name].append,
+            on_request=lambda peer, payload: b"%s to %s: %s" % (name.encode(), peer.encode(), payload),
+        )
+
+    def start(self, *names):
+        for name in names or self.members:
+            self.running[name] = self.replica(name)
+            self.running[name].start()
+        return self
+
+    def stop(self, *names):
+        for name in names or list(self.running):
+            self.running.pop(name).stop()
+
+    def leader(self):
+        """The leader that has committed in its term, as all running replicas see it."""
+
+        def agreed():
+            views = {name: replica.view() for name, replica in self.running.items()}
+            leaders = {view.leader for view in views.values()}
+            name = leaders.pop()
+            return name if not leaders and name in views and views[name].is_leader else None
+
+        return eventually(agreed)
+
+    def followers(self):
+        leader = self.leader()
+        return [name for name in self.running if name != leader]
+
+    def propose(self, name, command, identity=None, timeout_s=5):
+        """Until the answer is a definite one: a leader may just be changing."""
+        identity = identity or command.decode()
+        while True:
+            outcome = self.running[name].propose(command, identity, timeout_s).result(timeout_s + 1)
+            if not isinstance(outcome, Unknown) and not (isinstance(outcome, Refused) and outcome.index is None):
+                return outcome
+            time.sleep(0.05)
+
+    def states(self):
+        return [replica.view().state for replica in self.running.values()]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def wait():
+    return eventually

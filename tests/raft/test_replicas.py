@@ -1,0 +1,413 @@
+"""Three replicas in one process: what is promised to whoever calls them."""
+
+import dataclasses
+import pickle
+import shutil
+import socket
+import threading
+import time
+
+import msgpack
+import pysyncobj.pickle
+import pytest
+
+from raft import (
+    COMMAND_LIMIT_BYTES,
+    Applied,
+    JournalDamaged,
+    LeaderChanged,
+    PeerRefused,
+    PeerUnreachable,
+    Refused,
+    ReplicaError,
+    RequestTimeout,
+    StateApplied,
+    Unknown,
+)
+
+
+def test_a_command_is_applied_everywhere_and_the_view_shows_it(cluster, wait):
+    cluster.start()
+    leader = cluster.leader()
+    for name in cluster.members:
+        outcome = cluster.propose(name, b"from " + name.encode())
+        assert isinstance(outcome, Applied)
+        view = cluster.running[name].view()
+        assert view.index >= outcome.index
+        assert b"from " + name.encode() in view.state
+    wait(lambda: set(cluster.states()) == {cluster.running[leader].view().state})
+    assert len(cluster.running[leader].view().state) == 3
+
+
+def test_a_barrier_shows_what_was_acknowledged_elsewhere(cluster):
+    cluster.start()
+    leader = cluster.leader()
+    reader = cluster.followers()[0]
+    for number in range(20):
+        cluster.propose(leader, b"%d" % number)
+        assert isinstance(cluster.running[reader].barrier(5).result(6), Applied)
+        assert cluster.running[reader].view().state[-1] == b"%d" % number
+
+
+def test_a_refusal_is_the_same_everywhere_and_changes_nothing(cluster, wait):
+    cluster.start()
+    follower = cluster.followers()[0]
+    refused = cluster.propose(follower, b"no")
+    assert refused == Refused("said no", refused.index)
+    poison = cluster.propose(follower, b"raise")
+    assert poison.reason == "ValueError: poison"
+    assert isinstance(cluster.propose(follower, b"fine"), Applied)
+    wait(lambda: cluster.states() == [(b"fine",)] * 3)
+
+
+def test_a_command_id_is_applied_once_however_often_it_is_proposed(cluster, wait):
+    cluster.start()
+    futures = [cluster.running[cluster.leader()].propose(b"once", "the id", 5) for _ in range(10)]
+    futures += [cluster.running[name].propose(b"once", "the id", 5) for name in cluster.members]
+    assert len({future.result(6) for future in futures}) == 1
+    assert cluster.propose(cluster.leader(), b"another", "the id") == futures[0].result()
+    wait(lambda: cluster.states() == [(b"once",)] * 3)
+
+
+def test_what_is_too_large_or_has_no_id_is_refused_at_once(cluster):
+    cluster.start("n1")
+    replica = cluster.running["n1"]
+    for future in (
+        replica.propose(b"x" * (COMMAND_LIMIT_BYTES + 1), "large", 5),
+        replica.propose(b"x", "", 5),
+        replica.propose(b"x", "i" * 1000, 5),
+    ):
+        assert isinstance(future.result(0), Refused)
+        assert future.result(0).index is None
+
+
+def test_the_largest_command_arrives_everywhere(cluster, wait):
+    cluster.start()
+    outcome = cluster.propose(cluster.followers()[0], b"x" * COMMAND_LIMIT_BYTES, "large", 10)
+    assert isinstance(outcome, Applied)
+    wait(lambda: [len(state) for state in cluster.states()] == [1, 1, 1])
+
+
+def test_the_leader_is_replaced_and_everybody_is_told(cluster, wait):
+    cluster.start()
+    old = cluster.leader()
+    before = cluster.running[old].view()
+    assert before.is_leader
+    assert before.leading_since_s is not None
+    cluster.propose(old, b"before")
+    cluster.stop(old)
+    began_s = time.monotonic()
+    new = cluster.leader()
+    assert new != old
+    assert time.monotonic() - began_s < 6
+    cluster.propose(new, b"after")
+    assert cluster.running[new].view().leading_since_s > before.leading_since_s
+    assert LeaderChanged(new, cluster.running[new].view().term) in cluster.events[new]
+    cluster.start(old)
+    wait(lambda: cluster.states() == [(b"before", b"after")] * 3)
+    assert StateApplied(cluster.running[new].view().index) in cluster.events[new]
+
+
+def test_a_restart_of_all_replays_the_identical_state(cluster, wait):
+    cluster.start()
+    for number in range(50):
+        cluster.propose("n1", b"%d" % number)
+    expected = cluster.running["n1"].view().state
+    for _ in range(2):
+        cluster.stop()
+        cluster.start()
+        cluster.leader()
+        assert isinstance(cluster.running["n2"].barrier(5).result(6), Applied)
+        wait(lambda: cluster.states() == [expected] * 3)
+    assert cluster.propose("n3", b"again", "7") == cluster.propose("n1", b"more", "7")
+    assert cluster.running["n3"].view().state == expected
+
+
+def test_a_replica_alone_shows_its_last_known_state_and_commits_nothing(cluster, wait):
+    cluster.start()
+    cluster.propose("n1", b"known")
+    wait(lambda: cluster.states() == [(b"known",)] * 3)
+    cluster.stop()
+    cluster.start("n2")
+    wait(lambda: cluster.running["n2"].view().state == (b"known",))
+    began_s = time.monotonic()
+    outcome = cluster.running["n2"].propose(b"alone", "alone", 1).result(2)
+    assert isinstance(outcome, Refused)
+    assert outcome.index is None
+    assert isinstance(cluster.running["n2"].barrier(1).result(2), Refused)
+    assert time.monotonic() - began_s < 2.5
+    assert not cluster.running["n2"].view().is_leader
+
+
+def test_without_quorum_the_outcome_is_unknown_in_time_and_the_leader_steps_down(cluster, wait):
+    cluster.start()
+    leader = cluster.leader()
+    cluster.stop(*cluster.followers())
+    began_s = time.monotonic()
+    outcome = cluster.running[leader].propose(b"lost", "lost", 0.5).result(2)
+    assert isinstance(outcome, Unknown)
+    assert time.monotonic() - began_s < 1
+    wait(lambda: not cluster.running[leader].view().is_leader, limit_s=5)
+    assert cluster.running[leader].view().leading_since_s is None
+    contact_s = cluster.running[leader].view().contact_s
+    time.sleep(0.3)
+    assert cluster.running[leader].view().contact_s == contact_s
+
+
+def test_contact_is_fresh_on_leader_and_followers(cluster):
+    cluster.start()
+    cluster.leader()
+    time.sleep(0.3)
+    for replica in cluster.running.values():
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - replica.view().contact_s
+        assert 0 <= age_s < 1
+
+
+def test_one_member_is_a_cluster_too(tmp_path, cluster):
+    alone = type(cluster)(tmp_path / "alone", names=("only",))
+    alone.start()
+    assert alone.leader() == "only"
+    assert isinstance(alone.propose("only", b"x"), Applied)
+    assert isinstance(alone.running["only"].barrier(5).result(6), Applied)
+    alone.stop()
+    alone.start()
+    alone.leader()
+    assert alone.running["only"].barrier(5).result(6)
+    assert alone.running["only"].view().state == (b"x",)
+    alone.stop()
+
+
+def test_requests_reach_every_peer_and_oneself(cluster, wait):
+    cluster.start()
+    wait(lambda: all(peer.connected for replica in cluster.running.values() for peer in replica.status().peers))
+    for asker in cluster.members:
+        for peer in cluster.members:
+            answer = ask(cluster, asker, peer, b"hello")
+            assert answer == b"%s to %s: hello" % (peer.encode(), asker.encode())
+
+
+def ask(cluster, asker, peer, payload):
+    """Request connections come up by themselves, a moment after the start."""
+    for _ in range(100):
+        try:
+            return cluster.running[asker].request(peer, payload, 2).result(3)
+        except PeerUnreachable:
+            time.sleep(0.05)
+    raise AssertionError(f"{asker} never reached {peer}")
+
+
+def test_a_request_to_nobody_fails_at_once(cluster):
+    cluster.start("n1")
+    with pytest.raises(PeerUnreachable, match="no member"):
+        cluster.running["n1"].request("n9", b"", 5).result(0)
+    with pytest.raises(PeerUnreachable, match="n2"):
+        cluster.running["n1"].request("n2", b"", 5).result(0)
+
+
+def test_a_slow_or_failing_handler_is_a_timeout_or_an_error(cluster):
+    release = threading.Event()
+
+    def handler(peer, payload):
+        if payload == b"slow":
+            release.wait(10)
+        raise ValueError("not today")
+
+    cluster.start("n1")
+    slow = cluster.replica("n2")
+    slow._handlers._handler = handler
+    cluster.running["n2"] = slow
+    slow.start()
+    with pytest.raises(ReplicaError, match="not today"):
+        ask(cluster, "n1", "n2", b"fast")
+    futures = [cluster.running["n1"].request("n2", b"slow", 0.3) for _ in range(3)]
+    for future in futures:
+        with pytest.raises(RequestTimeout, match=r"n2: no answer within 0\.3 s"):
+            future.result(2)
+    pending = cluster.running["n1"].request("n2", b"slow", 5)
+    cluster.stop("n2")
+    with pytest.raises(PeerUnreachable):
+        pending.result(2)
+    release.set()
+
+
+def test_a_peer_of_another_cluster_is_refused_and_named(cluster, wait):
+    cluster.start("n1")
+    stranger = cluster.replica("n2", cluster="x")
+    stranger.start()
+    expected = f"peer n2 at {cluster.members['n2']} belongs to cluster 'x', ours is 'c'"
+    try:
+        wait(lambda: PeerRefused("n2", expected) in cluster.events["n1"])
+        wait(lambda: expected in [peer.refusal for peer in cluster.running["n1"].status().peers])
+        ours = f"peer n1 at {cluster.members['n1']} belongs to cluster 'c', ours is 'x'"
+        wait(lambda: ours in [peer.refusal for peer in stranger.status().peers])
+        assert not any(peer.connected for peer in stranger.status().peers)
+        assert sum(isinstance(event, PeerRefused) for event in cluster.events["n1"]) == 1
+    finally:
+        stranger.stop()
+
+
+def test_a_second_process_under_a_name_in_use_is_refused(cluster, wait, tmp_path):
+    cluster.start()
+    cluster.leader()
+    double = cluster.replica("n2", directory=tmp_path / "double", listen="127.0.0.1:0".replace("0", "0", 1))
+    config = dataclasses.replace(double._config, listen=f"127.0.0.1:{unused_port()}")
+    double._config = config
+    double.start()
+    try:
+        wait(lambda: any("another process already speaks as 'n2'" in str(p.refusal) for p in double.status().peers))
+        assert isinstance(cluster.propose("n2", b"still fine"), Applied)
+        wait(lambda: any(isinstance(event, PeerRefused) for event in cluster.events["n1"]))
+    finally:
+        double.stop()
+
+
+def unused_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_swapped_addresses_are_named(cluster, wait):
+    swapped = dict(cluster.members)
+    swapped["n2"], swapped["n3"] = swapped["n3"], swapped["n2"]
+    cluster.start("n2", "n3")
+    replica = cluster.replica("n1", members=swapped)
+    replica.start()
+    try:
+        wait(lambda: any("check the addresses" in str(peer.refusal) for peer in replica.status().peers))
+    finally:
+        replica.stop()
+
+
+def test_a_taken_port_is_a_clear_error_and_leaves_nothing_behind(cluster):
+    host, _, port = cluster.members["n1"].rpartition(":")
+    with socket.create_server((host, int(port))):
+        with pytest.raises(ReplicaError, match=f"cannot listen on {host}:{port}"):
+            cluster.replica("n1").start()
+    cluster.start("n1")
+
+
+def test_contradictions_in_the_configuration_are_named(cluster):
+    with pytest.raises(ReplicaError, match="'n9' is not among the members"):
+        cluster.replica("n1", name="n9")
+    with pytest.raises(ReplicaError, match="election_min_s"):
+        cluster.replica("n1", heartbeat_s=0.4)
+    with pytest.raises(ReplicaError, match="is no address"):
+        cluster.replica("n1", listen="nowhere")
+
+
+def test_a_damaged_journal_refuses_to_start(cluster):
+    cluster.start()
+    cluster.propose("n1", b"x")
+    cluster.propose("n1", b"y")
+    cluster.stop()
+    path = cluster.directory / "n1" / "journal"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(JournalDamaged):
+        cluster.start("n1")
+
+
+def test_a_wiped_voter_has_no_vote_until_it_has_caught_up(cluster, wait):
+    """Committed by n1 and n2 while n3 was away; n2 loses its disk; n2 and n3 alone must not go on."""
+    cluster.start()
+    cluster.propose("n1", b"old")
+    wait(lambda: cluster.states() == [(b"old",)] * 3)
+    cluster.stop("n3")
+    cluster.leader()
+    cluster.propose("n1", b"precious")
+    wait(lambda: cluster.states() == [(b"old", b"precious")] * 2)
+    cluster.stop()
+    shutil.rmtree(cluster.directory / "n2")
+    cluster.start("n2", "n3")
+    time.sleep(3)
+    assert not any(replica.view().is_leader for replica in cluster.running.values())
+    assert not cluster.running["n2"].status().may_vote
+    cluster.start("n1")
+    cluster.leader()
+    wait(lambda: cluster.states() == [(b"old", b"precious")] * 3)
+    wait(lambda: cluster.running["n2"].status().may_vote)
+
+
+def test_a_voter_wiped_under_a_running_leader_catches_up(cluster, wait):
+    cluster.start()
+    for number in range(20):
+        cluster.propose("n1", b"%d" % number)
+    wiped = cluster.followers()[0]
+    expected = cluster.running[wiped].view().state
+    cluster.stop(wiped)
+    shutil.rmtree(cluster.directory / wiped)
+    cluster.start(wiped)
+    wait(lambda: cluster.running[wiped].view().state[: len(expected)] == expected)
+    wait(lambda: cluster.running[wiped].status().may_vote)
+
+
+def test_junk_on_the_port_disturbs_nobody(cluster):
+    cluster.start()
+    leader = cluster.leader()
+    host, _, port = cluster.members[leader].rpartition(":")
+    bomb = pickle.dumps(eval)
+    hello = msgpack.packb({"type": "hello", "from": "n1"})
+    for junk in (b"", b"\0", b"\0\0\0\4junk", b"\xff" * 100, bomb, len(hello).to_bytes(4, "big") + hello):
+        with socket.create_connection((host, int(port)), timeout=2) as stranger:
+            stranger.sendall(junk)
+    assert isinstance(cluster.propose(leader, b"x"), Applied)
+    assert cluster.leader() == leader
+
+
+def test_pickle_is_never_reached(cluster, monkeypatch, wait):
+    def unpickled(*_):
+        raise AssertionError("something was unpickled")
+
+    for name in ("loads", "load"):
+        monkeypatch.setattr(pysyncobj.pickle, name, unpickled)
+    cluster.start()
+    for name in cluster.members:
+        cluster.propose(name, b"from " + name.encode())
+    cluster.stop(cluster.leader())
+    cluster.propose(cluster.leader(), b"after")
+    cluster.stop()
+    cluster.start()
+    cluster.leader()
+    wait(lambda: [len(state) for state in cluster.states()] == [4] * 3)
+    assert all(replica.status().failure is None for replica in cluster.running.values())
+
+
+def test_an_error_in_the_raft_thread_stops_the_replica_and_is_told(cluster, wait):
+    cluster.start()
+    leader = cluster.leader()
+    replica = cluster.running[leader]
+    replica._mailbox.post(lambda: 1 // 0)
+    wait(lambda: replica.status().role == "failed")
+    assert "ZeroDivisionError" in replica.status().failure
+    wait(lambda: any("ZeroDivisionError" in getattr(event, "reason", "") for event in cluster.events[leader]))
+    assert not replica.view().is_leader
+    assert isinstance(replica.propose(b"x", "x", 5).result(0.5), Refused)
+    cluster.stop(leader)
+    assert isinstance(cluster.propose(cluster.leader(), b"others go on"), Applied)
+
+
+def test_stopping_completes_every_future_and_ends_every_thread(cluster, wait):
+    before = set(threading.enumerate())
+    cluster.start()
+    leader = cluster.leader()
+    cluster.stop(*cluster.followers())
+    replica = cluster.running[leader]
+    future = replica.propose(b"x", "x", 60)
+    time.sleep(0.1)
+    cluster.stop(leader)
+    assert isinstance(future.result(0.5), Unknown)
+    assert isinstance(replica.propose(b"x", "y", 60).result(0.5), Refused)
+    wait(lambda: not [t for t in set(threading.enumerate()) - before if t.name.startswith("raft")], limit_s=5)
+
+
+def test_a_commit_takes_milliseconds(cluster):
+    cluster.start()
+    leader, follower = cluster.leader(), cluster.followers()[0]
+    for name, limit_s in ((leader, 0.05), (follower, 0.08)):
+        took_s = []
+        for number in range(15):
+            began_s = time.monotonic()
+            cluster.propose(name, b"%d" % number, f"{name} {number}")
+            took_s.append(time.monotonic() - began_s)
+        assert sorted(took_s)[7] < limit_s

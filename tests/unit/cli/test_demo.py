@@ -1,0 +1,191 @@
+"""The parts of the demo that need no PostgreSQL: its directory, ports, processes, supervisor and ledger."""
+
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.cli.demo import processes
+from appliance.cli.demo.layout import HOST, Layout, plan
+from appliance.cli.demo.load import Ledger
+from appliance.cli.demo.place import closed_to, prepare
+from appliance.cli.demo.supervisor import Supervisor, last_line
+from appliance.cli.exits import CommandError
+from appliance.node.config import NodeConfig
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def layout(tmp_path):
+    made = plan(tmp_path, 3)
+    made.store("5s")
+    return made
+
+
+def test_every_node_has_a_file_that_loads(layout):
+    configs = [NodeConfig.load(node.config) for node in layout.nodes]
+
+    assert [config.name for config in configs] == ["n1", "n2", "n3"]
+    assert len({config.postgres_address for config in configs}) == 3
+    assert configs[0].members == {n.name: f"{HOST}:{n.raft_port}" for n in layout.nodes}
+    assert configs[0].bootstrap.config == {"ttl": "5s"}
+    assert configs[0].postgresql.data_dir == layout.nodes[0].data_dir
+    assert {node.config.stat().st_mode & 0o777 for node in layout.nodes} == {0o600}
+    assert Layout.load(layout.directory) == layout
+
+
+def test_taken_ports_are_passed_over(tmp_path):
+    first = plan(tmp_path, 1).nodes[0]
+    with socket.socket() as taken:
+        taken.bind((HOST, first.postgres_port))
+        taken.listen()
+        second = plan(tmp_path, 1).nodes[0]
+
+    assert second.postgres_port > first.postgres_port
+
+
+@pytest.mark.parametrize("manifest", [None, "", "[]", '{"nodes": [{"name": "n1"}]}'])
+def test_a_directory_without_a_demo(tmp_path, appliance, manifest):
+    if manifest is not None:
+        (tmp_path / "demo.json").write_text(manifest)
+    for command in (["demo", "status"], ["demo", "load"], ["demo", "kill-primary"]):
+        found = appliance(*command, "--dir", tmp_path)
+        assert found.code == 2
+        assert f"{tmp_path}: no demo there" in found.err
+
+
+def test_nothing_to_end(tmp_path, appliance):
+    found = appliance("demo", "down", "--dir", tmp_path)
+
+    assert (found.code, found.err) == (0, f"no demo in {tmp_path}: nothing to end\n")
+
+
+def test_a_foreign_directory_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(CommandError, match="is not empty and has no demo.json") as caught:
+        prepare(tmp_path)
+
+    assert caught.value.code == 4
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_demo_that_runs_is_refused(layout):
+    processes.note(layout.supervisor_file, os.getpid())
+
+    with pytest.raises(CommandError, match=f"a demo runs in {layout.directory} already, pid {os.getpid()}"):
+        prepare(layout.directory)
+
+
+def test_the_first_directory_that_is_closed_to_a_user(tmp_path):
+    nobody = pwd.getpwnam("nobody")
+    home = tmp_path / "home"
+    (home / "below").mkdir(parents=True)
+    for place in (*tmp_path.parents[:-2], tmp_path):
+        if place.stat().st_uid == os.geteuid():
+            place.chmod(0o755)
+    home.chmod(0o700)
+
+    assert closed_to(nobody, home / "below") == home
+    home.chmod(0o711)
+    assert closed_to(nobody, home / "below" / "yet-to-be-made") is None
+
+
+def test_a_pid_file_means_one_process_only(tmp_path):
+    file = tmp_path / "node.pid"
+    assert processes.noted(file) is None
+    child = subprocess.Popen(["sleep", "60"])
+    processes.note(file, child.pid)
+    found = processes.noted(file)
+    child.kill()
+    child.wait()
+
+    assert found is not None
+    assert found.pid == child.pid
+    assert processes.noted(file) is None
+    file.write_text(json.dumps({"pid": os.getpid(), "started": 1.0}))
+    assert processes.noted(file) is None
+
+
+def test_everything_that_works_in_a_nodes_directory_is_killed_and_nothing_else(layout):
+    first, second, _ = layout.nodes
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    inside = subprocess.Popen(sleeping, cwd=first.directory)
+    named = subprocess.Popen([*sleeping, str(first.directory / "guard")], cwd="/")
+    other = subprocess.Popen([*sleeping, str(second.directory / "guard")], cwd="/")
+    reader = subprocess.Popen(["tail", "-f", str(first.config)], cwd="/", stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: len(processes.of_node(first)) == 2)
+        assert processes.kill_all(first) == 2
+        assert [inside.wait(5), named.wait(5)] == [-9, -9]
+        assert (other.poll(), reader.poll()) == (None, None)
+    finally:
+        for process in (inside, named, other, reader):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def broken(layout):
+    """Nodes whose files are wrong, so that each process ends by itself at once."""
+    for node in layout.nodes:
+        node.config.write_text("{name: n1}")
+    return layout
+
+
+def test_a_node_that_ends_is_started_again_and_its_last_words_are_known(broken, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    supervisor = Supervisor(broken)
+    with supervisor.supervising():
+        until(lambda: supervisor.look() or min(child.exits for child in supervisor.children) >= 2)
+
+    assert "n1: node process ended (exit 2); again in 1 s" in capsys.readouterr().err
+    assert "members: missing" in last_line(broken.nodes[0])
+    assert not broken.supervisor_file.exists()
+
+
+def test_a_node_on_hold_is_not_started_before_its_time(broken, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    boottime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    broken.nodes[0].hold.write_text(str(boottime_s + 60))
+    supervisor = Supervisor(broken)
+    with supervisor.supervising():
+        until(lambda: supervisor.look() or min(child.exits for child in supervisor.children) >= 1)
+        held, other, _ = supervisor.children
+
+    assert held.start_at_s >= boottime_s + 60
+    assert other.start_at_s < boottime_s + 50
+
+
+def test_a_signal_asks_the_supervisor_to_stop(layout):
+    supervisor = Supervisor(layout)
+    before = signal.getsignal(signal.SIGTERM)
+    with supervisor.supervising():
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: supervisor.stopping)
+
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_ledger_knows_the_longest_gap():
+    ledger = Ledger(began_s=100.0)
+    gaps = [ledger.note(number, now_s) for number, now_s in [(1, 100.5), (2, 100.75), (4, 103.0), (5, 103.25)]]
+
+    assert gaps == [0.0, 0.25, 2.25, 0.25]
+    assert ledger.longest_gap_s == 2.25
+    assert ledger.acknowledged == [1, 2, 4, 5]
+
+
+def until(claim, limit_s=20.0):
+    deadline_s = time.monotonic() + limit_s
+    while not claim():
+        assert time.monotonic() < deadline_s, "not within the limit"
+        time.sleep(0.02)
