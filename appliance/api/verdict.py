@@ -112,7 +112,7 @@ def _standby(present: Present, member: Member) -> Iterator[Finding]:
 def _postgres(present: Present, name: str, report: Report) -> Iterator[Finding]:
     limit = present.policy.maximum_lag_on_failover_bytes
     behind = present.primary_lsn - report.lsn
-    doing = f"it is doing: {report.doing}" if report.doing else "see its log"
+    doing = " ".join(part for part in (report.doing, report.progress) if part) or "see its log"
     if not report.running:
         yield Finding("member.down", "degraded", name, f"PostgreSQL of {name} is {report.status}", doing)
     elif report.in_recovery is False:

@@ -107,6 +107,8 @@ class ClusterView:
     waiting_for: str
     doing: str
     """the present decision of this node in words"""
+    coordinating: str
+    """what this node does as raft leader, empty on the others"""
     rule: str
 
 
@@ -135,6 +137,7 @@ def cluster_view(published: Published, now_s: float) -> ClusterView:
         quorum=present.in_contact(),
         waiting_for=published.waiting_for,
         doing=published.doing,
+        coordinating=published.coordinating,
         rule=published.rule,
     )
 

@@ -181,8 +181,8 @@ def _release(state: ClusterState, command: Release) -> ClusterState | str:
         return f"epoch.moved: epoch {command.epoch} is not {command.node}'s"
     if state.lease is not LeaseStatus.HELD:
         return f"lease.not_held: the lease of epoch {command.epoch} is already {state.lease}"
-    position = command.position or state.last_known
-    return replace(state, lease=LeaseStatus.RELEASED, last_known=position)
+    known = elections.latest(state.last_known, command.position)
+    return replace(state, lease=LeaseStatus.RELEASED, last_known=known)
 
 
 def _promoted(state: ClusterState, command: Promoted) -> ClusterState | str:

@@ -27,6 +27,11 @@ def order(position: Position) -> tuple[int, int]:
     return (position.timeline, position.lsn)
 
 
+def latest(*positions: Position | None) -> Position | None:
+    """The highest of those that are known."""
+    return max((p for p in positions if p is not None), key=order, default=None)
+
+
 def union(versions: tuple[SyncVersion, ...]) -> tuple[frozenset[str], int]:
     """S and k for R7 while a change is joint: the union of all S with the smallest k (R8)."""
     members = frozenset[str]().union(*(v.members for v in versions))
@@ -119,7 +124,7 @@ def open_election(state: ClusterState, command: OpenElection) -> ClusterState | 
         return f"epoch.moved: epoch {command.epoch} is not the appointed one"
     if command.number <= state.epoch:
         return f"election.number: {command.number} was used, the highest is {state.epoch}"
-    known = max((p for p in (state.last_known, command.last_known) if p is not None), key=order, default=None)
+    known = latest(state.last_known, command.last_known)
     return replace(
         state,
         epoch=command.number,

@@ -28,7 +28,6 @@ VOTES_WAIT_S = 1.0
 TARGET_WAIT_S = 5.0
 """How long a switchover's election waits for its target before anybody may win it."""
 CHECKPOINT_WAIT_S = 10.0
-PROMOTION_WAIT_S = 30.0
 NOTE_EVERY_S = 5.0
 
 

@@ -40,7 +40,7 @@ def progress(job: JobSeen) -> str:
 def clean_end(seen: Observation) -> Position | None:
     """The last record of a primary that shut down cleanly; None when it did not."""
     directory = seen.directory
-    if directory.shut_down and directory.was_primary:
+    if seen.postmaster is None and directory.shut_down and directory.was_primary:
         return Position(directory.timeline, directory.checkpoint_lsn)
     return None
 

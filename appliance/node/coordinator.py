@@ -22,6 +22,8 @@ from raft import Applied, Outcome, Refused, Replica, Unknown, View
 
 BARRIER_LIMIT_S = 1.0
 PROPOSE_LIMIT_S = 2.0
+PROMOTION_LIMIT_S = 60.0
+"""An appointed node that has not opened by then gets no more renewals."""
 
 
 @dataclass
@@ -126,6 +128,8 @@ class Coordinator:
             return None
         if held.node != node or held.epoch != epoch or view.state.election is not None:
             return None
+        if not held.opened and self._epoch.age_s((term, epoch), boottime_s()) > PROMOTION_LIMIT_S:
+            return None  # it does not come to open: let the lease run out and others be elected
         return epoch if self._ledger.confirm(term, epoch, boottime_s()) else None
 
     def step(self, view: View[ClusterState], policy: Policy) -> str:

@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOAD_S = 25
+PLACE = {"cwd": "/", "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+LOAD_S = 18
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,16 @@ def directory():
     shutil.rmtree(base)
 
 
+def command(*arguments):
+    return [sys.executable, "-m", "appliance.cli.main", *map(str, arguments)]
+
+
 def appliance(*arguments, limit_s=150):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "appliance.cli.main", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd="/", env=environment, capture_output=True, text=True, timeout=limit_s, check=False
-    )
+    return subprocess.run(command(*arguments), **PLACE, capture_output=True, timeout=limit_s, check=False)
+
+
+def beside(*arguments):
+    return subprocess.Popen(command(*arguments), **PLACE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def status(directory):
@@ -87,15 +92,7 @@ def test_a_demo_from_up_to_down(directory):
     with psycopg.connect(shown["dsn"]) as connection:
         assert connection.execute("select current_user, current_database()").fetchone() == ("app", "app")
 
-    load = subprocess.Popen(
-        [sys.executable, "-m", "appliance.cli.main", "demo", "load"]
-        + ["--dir", str(directory), "--seconds", str(LOAD_S), "-o", "json"],
-        cwd="/",
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    load = beside("demo", "load", "--dir", directory, "--seconds", LOAD_S, "-o", "json")
     time.sleep(3)
     assert appliance("demo", "kill-primary", "--dir", directory).returncode == 0
     time.sleep(1)
@@ -123,15 +120,8 @@ def test_a_demo_from_up_to_down(directory):
 @pytest.mark.timeout(300)
 def test_interrupted_in_the_foreground_it_keeps_its_data_and_goes_on_with_it(directory):
     for round_ in range(2):
-        up = subprocess.Popen(
-            [sys.executable, "-m", "appliance.cli.main", "demo", "up", "--dir", str(directory)],
-            cwd="/",
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        until(lambda: (directory / "ready").exists() or up.poll() is not None)
+        up = beside("demo", "up", "--dir", directory)
+        until((directory / "ready").exists)
         dsn = status(directory)["dsn"]
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("create table if not exists kept (n int)")

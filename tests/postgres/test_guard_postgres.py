@@ -162,9 +162,10 @@ class Bench:
         self.node.end()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.guard, signal.SIGKILL)
-        for pid in living_in(self.data_dir):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        while left := living_in(self.data_dir):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 class Statement:

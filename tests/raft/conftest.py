@@ -42,9 +42,7 @@ def eventually(claim, limit_s=10):
 class Cluster:
     def __init__(self, directory, names=("n1", "n2", "n3")):
         self.directory = directory
-        self.members = {
-            name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)
-        }
+        self.members = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
         self.running = {}
         self.events = {name: [] for name in names}
 

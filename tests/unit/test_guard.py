@@ -1,5 +1,6 @@
 """The guard with small programs in the place of PostgreSQL: its protocol, its deadline, its life."""
 
+import contextlib
 import json
 import os
 import re
@@ -122,8 +123,10 @@ class Bench:
                 os.kill(pid, signal.SIGKILL)
         except (OSError, ValueError):
             pass
-        for pid in in_directory(self.data_dir):
-            os.kill(pid, signal.SIGKILL)
+        while left := in_directory(self.data_dir):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

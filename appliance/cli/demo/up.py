@@ -90,6 +90,7 @@ class _Start:
         self.bootstrapped = False
         self.missing = "the nodes do not answer yet"
         self._said = ""
+        self._began_s = time.monotonic()
 
     def done(self) -> bool:
         try:
@@ -101,7 +102,8 @@ class _Start:
             return False
         self.missing = _missing(view, self.nodes)
         if self.missing != self._said:
-            say(sys.stderr, f"waiting: {self.missing}" if self.missing else "all nodes are up")
+            took_s = time.monotonic() - self._began_s
+            say(sys.stderr, f"{took_s:5.1f} s  {self.missing or 'all nodes are up'}")
             self._said = self.missing
         return not self.missing
 

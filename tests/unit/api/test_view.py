@@ -56,7 +56,7 @@ def test_the_object_is_json_with_stable_names():
     assert set(view) == {
         "name", "node", "version", "verdict", "problems", "system_identifier", "primary", "epoch", "timeline", "lease",
         "sync", "members", "raft", "config_version", "operation", "last_change", "applied", "snapshot_age_s", "quorum",
-        "waiting_for", "doing", "rule",
+        "waiting_for", "doing", "coordinating", "rule",
     }  # fmt: skip
     assert set(view["members"][0]) == {
         "name", "role", "state", "host", "port", "api_url", "timeline", "lsn", "lag_bytes", "replay_lag_bytes",

@@ -68,9 +68,9 @@ def test_nothing_to_end(tmp_path, appliance):
     assert (found.code, found.err) == (0, f"no demo in {tmp_path}: nothing to end\n")
 
 
-def test_a_foreign_directory_is_refused(tmp_path, monkeypatch):
+def test_a_foreign_directory_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(CommandError, match="is not empty and has no demo.json") as caught:
+    with pytest.raises(CommandError, match="is not empty and has no demo") as caught:
         prepare(tmp_path)
 
     assert caught.value.code == 4

@@ -82,7 +82,9 @@ def test_exit_codes_and_problems(appliance, node, url, changed, plain, asked, wo
 
 
 def test_a_node_with_a_quorum_is_believed_before_one_without(appliance, url):
-    other = ApiServer(building.Node(stale(building.published("pg2"))), "127.0.0.1:0", None, "t")
+    behind = building.Node()
+    behind.value = stale(building.published("pg2"))
+    other = ApiServer(behind, "127.0.0.1:0", None, "t")
     other.start()
     try:
         host, port = other.addresses[0]
