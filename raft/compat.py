@@ -16,7 +16,7 @@ from pysyncobj.node import Node
 from pysyncobj.transport import Transport as StockTransport
 from pysyncobj.version import VERSION
 
-from raft.journal import Entry, Journal
+from raft.journal import Journal
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[SyncObj])
@@ -170,17 +170,3 @@ def _pass_journal(journal: object) -> object:
 
 # There is no journal factory: a journal given as `conf.journalFile` arrives here, and is the journal.
 pysyncobj.syncobj.createJournal = _pass_journal
-
-__all__ = [
-    "CANDIDATE",
-    "COMMAND",
-    "FOLLOWER",
-    "LEADER",
-    "NO_OP",
-    "Entry",
-    "Internals",
-    "JournalAdapter",
-    "TransportAdapter",
-    "replaces",
-    "stock",
-]

@@ -19,7 +19,6 @@ from pysyncobj.poller import POLL_EVENT_TYPE
 from raft.api import COMMAND_LIMIT_BYTES, Outcome, Refused, ReplicaConfig, ReplicaFailed, Unknown
 from raft.codec import Message
 from raft.compat import (
-    CANDIDATE,
     COMMAND,
     FOLLOWER,
     LEADER,
@@ -369,6 +368,3 @@ def _settings(config: ReplicaConfig, journal: Journal, on_state: Callable[[int, 
         journalFile=JournalAdapter(journal),
         onStateChanged=on_state,
     )
-
-
-__all__ = ["CANDIDATE", "LEADER", "Core", "Facts", "boottime_s"]

@@ -32,7 +32,8 @@ from raft.api import (
     View,
 )
 from raft.applier import ID_LIMIT, Applier, Submission
-from raft.core import CANDIDATE, LEADER, Core, Facts, boottime_s
+from raft.compat import CANDIDATE, LEADER
+from raft.core import Core, Facts, boottime_s
 from raft.journal import Journal
 from raft.requests import Handlers, Requests
 from raft.transport import Transport, TransportEvents

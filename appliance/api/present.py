@@ -64,19 +64,31 @@ class Present:
 
     @property
     def running(self) -> bool:
-        """Whether PostgreSQL answers here and is not on its way down."""
+        """Whether PostgreSQL answers here, or did a moment ago, and is not on its way down."""
         seen = self.published.seen
-        up = seen.postmaster is not None and seen.instance is not None and seen.stopping_s is None
-        return up and self.fresh
+        answers = seen.instance is not None or self._answered_lately
+        return seen.postmaster is not None and answers and seen.stopping_s is None and self.fresh
+
+    @property
+    def _answered_lately(self) -> bool:
+        """One look without an answer is no outage: a busy server would lose its address for it.
+
+        The answer must have come from the postmaster that runs now, not from the one before.
+        """
+        seen = self.published.seen
+        silent_s = seen.answer_age_s + self.age_s
+        same = seen.postmaster is not None and seen.postmaster.age_s > seen.answer_age_s
+        return same and silent_s <= self.policy.failure_timeout_s
 
     @property
     def writable(self) -> bool:
         """Whether writes may go here: appointed, promoted, running on the assigned timeline, leased (R5)."""
         held, instance = self.state.appointment, self.instance
-        if held is None or instance is None or self.state.primary != self.me or not self.running:
+        if held is None or not held.opened or self.state.primary != self.me or not self.running:
             return False
-        opened = held.opened and not instance.in_recovery and instance.timeline == held.timeline
-        return opened and (self.lease_left_s or 0.0) > 0.0
+        # Without an answer just now: opened in this epoch and not restarted since, it is what it was.
+        promoted = instance is None or (not instance.in_recovery and instance.timeline == held.timeline)
+        return promoted and (self.lease_left_s or 0.0) > 0.0
 
     @property
     def standby(self) -> bool:

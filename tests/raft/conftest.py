@@ -51,7 +51,7 @@ class Cluster:
             "cluster": "c",
             "name": name,
             "directory": self.directory / name,
-            "listen": self.members[name],
+            "listen": self.members.get(name, ""),
             "members": self.members,
         }
         return ReplicaConfig(**(settings | other))
@@ -60,7 +60,7 @@ class Cluster:
         return Replica(
             self.config(name, **other),
             Appender(),
-            on_event=self.events[name].append,
+            on_event=self.events.setdefault(name, []).append,
             on_request=lambda peer, payload: b"%s to %s: %s" % (name.encode(), peer.encode(), payload),
         )
 

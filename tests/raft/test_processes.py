@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -157,6 +158,24 @@ def test_killing_all_at_once_loses_nothing(processes):
     time.sleep(0.5)
     writers.stop()
     check(processes, writers)
+
+
+def test_a_full_disk_stops_the_leader_and_the_others_go_on(processes):
+    """A limit on file size stands in for the full disk: writing fails, the process lives."""
+    old = processes.leader()
+    for number in range(5):
+        assert processes.ask(old, f"propose a{number}") == "Applied"
+    size_bytes = (processes.directory / old / "journal").stat().st_size
+    resource.prlimit(processes.processes[old].pid, resource.RLIMIT_FSIZE, (size_bytes + 10, size_bytes + 10))
+    assert processes.ask(old, "propose lost") == "Unknown"
+    assert processes.ask(old, "propose later") == "Refused"
+    assert processes.ask(old, "leader") == "-"
+    new = processes.leader()
+    assert processes.ask(new, "propose b") == "Applied"
+    processes.kill(old)
+    processes.start(old)
+    state = processes.state(old)
+    assert [command for command in state if command != "lost"] == ["a0", "a1", "a2", "a3", "a4", "b"]
 
 
 def test_a_stopped_leader_is_replaced_and_follows_when_it_goes_on(processes):

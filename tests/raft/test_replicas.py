@@ -1,6 +1,5 @@
 """Three replicas in one process: what is promised to whoever calls them."""
 
-import dataclasses
 import pickle
 import shutil
 import socket
@@ -163,6 +162,17 @@ def test_contact_is_fresh_on_leader_and_followers(cluster):
         assert 0 <= age_s < 1
 
 
+@pytest.mark.parametrize(("host", "listen"), [("[::1]", "[::1]"), ("localhost", "*")])
+def test_replicas_meet_over_ipv6_and_by_name(tmp_path, cluster, host, listen):
+    other = type(cluster)(tmp_path / "other", names=("n1", "n2"))
+    other.members = {name: host + ":" + place.rpartition(":")[2] for name, place in other.members.items()}
+    for name, place in other.members.items():
+        other.running[name] = other.replica(name, listen=listen + ":" + place.rpartition(":")[2])
+        other.running[name].start()
+    assert isinstance(other.propose(other.leader(), b"x"), Applied)
+    other.stop()
+
+
 def test_one_member_is_a_cluster_too(tmp_path, cluster):
     alone = type(cluster)(tmp_path / "alone", names=("only",))
     alone.start()
@@ -249,9 +259,7 @@ def test_a_peer_of_another_cluster_is_refused_and_named(cluster, wait):
 def test_a_second_process_under_a_name_in_use_is_refused(cluster, wait, tmp_path):
     cluster.start()
     cluster.leader()
-    double = cluster.replica("n2", directory=tmp_path / "double", listen="127.0.0.1:0".replace("0", "0", 1))
-    config = dataclasses.replace(double._config, listen=f"127.0.0.1:{unused_port()}")
-    double._config = config
+    double = cluster.replica("n2", directory=tmp_path / "double", listen=f"127.0.0.1:{unused_port()}")
     double.start()
     try:
         wait(lambda: any("another process already speaks as 'n2'" in str(p.refusal) for p in double.status().peers))
@@ -280,15 +288,15 @@ def test_swapped_addresses_are_named(cluster, wait):
 
 def test_a_taken_port_is_a_clear_error_and_leaves_nothing_behind(cluster):
     host, _, port = cluster.members["n1"].rpartition(":")
-    with socket.create_server((host, int(port))):
-        with pytest.raises(ReplicaError, match=f"cannot listen on {host}:{port}"):
-            cluster.replica("n1").start()
+    taken = pytest.raises(ReplicaError, match=f"cannot listen on {host}:{port}")
+    with socket.create_server((host, int(port))), taken:
+        cluster.replica("n1").start()
     cluster.start("n1")
 
 
 def test_contradictions_in_the_configuration_are_named(cluster):
     with pytest.raises(ReplicaError, match="'n9' is not among the members"):
-        cluster.replica("n1", name="n9")
+        cluster.replica("n9", listen="127.0.0.1:7400")
     with pytest.raises(ReplicaError, match="election_min_s"):
         cluster.replica("n1", heartbeat_s=0.4)
     with pytest.raises(ReplicaError, match="is no address"):

@@ -7,7 +7,7 @@ import pytest
 from appliance.api.health import health, tidy
 from appliance.cluster.config import Policy
 from appliance.cluster.state import LeaseStatus, SyncVersion
-from appliance.ha.seen import LeaseSeen
+from appliance.ha.seen import LeaseSeen, PostmasterSeen
 
 from .building import LSN, MIB, TAKEN_S, instance, published, seen, standby, state
 
@@ -94,7 +94,12 @@ NOT_WRITABLE = {
     "no lease here": seen(published(), lease=None),
     "lease of an older epoch": seen(published(), lease=LeaseSeen(3, 5.5)),
     "lease run out": seen(published(), lease=LeaseSeen(4, 0.0)),
-    "PostgreSQL does not answer": seen(published(), instance=None),
+    "PostgreSQL does not answer": seen(published(), instance=None, answer_age_s=2.1),
+    "a new postmaster has not answered yet": seen(
+        published(), instance=None, answer_age_s=1.5, postmaster=PostmasterSeen(4712, 1.4)
+    ),
+    "PostgreSQL does not answer and is being stopped": seen(published(), instance=None, stopping_s=0.1),
+    "PostgreSQL does not answer and was not opened": seen(_appointment(opened=False), instance=None),
     "no postmaster": seen(published(), postmaster=None),
     "being stopped": seen(published(), stopping_s=0.1),
     "still in recovery": seen(published(), instance=instance(primary=False)),
@@ -106,6 +111,15 @@ NOT_WRITABLE = {
 @pytest.mark.parametrize("path", PRIMARY_PATHS)
 def test_writes_go_only_to_an_open_and_leased_primary(path, why):
     assert ask(NOT_WRITABLE[why], path) == 503
+
+
+def test_one_look_without_an_answer_moves_no_address():
+    busy = seen(published(), instance=None, answer_age_s=0.6)
+    for path in (*PRIMARY_PATHS, "/health", "/read-only", "/readiness"):
+        assert ask(busy, path) == 200
+    assert ask(busy, "/primary", age_s=1.5) == 503
+    # What a standby was is not known from the appointment, so it leaves the read pool until it answers.
+    assert ask(standby(instance=None, answer_age_s=0.6), "/replica") == 503
 
 
 def test_a_primary_answers_without_a_quorum_as_long_as_its_lease_lasts():

@@ -136,7 +136,7 @@ def test_no_writable_primary_is_critical(code):
         with_report("pg1", me="pg2", in_recovery=True),
         with_report("pg1", me="pg2", in_recovery=None),
         seen(published(), lease=None),
-        seen(published(), instance=None),
+        seen(published(), instance=None, answer_age_s=2.1),
     ],
     ids=["in recovery", "unknown", "no lease", "no answer"],
 )

@@ -1,0 +1,131 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.postgres.binaries import Binaries
+from appliance.postgres.errors import SettingsError
+from appliance.postgres.settings import (
+    CONTROLLED,
+    HBA_FILE,
+    INCLUDE_FILE,
+    Settings,
+    check_settings,
+    effective,
+    quoted,
+    server_argv,
+    settings_differ,
+    write_settings,
+)
+
+from .test_control import POSTGRESQL_15, parse_control
+
+PLAIN = Settings(cluster_name="pg1", port=5432, unix_socket_dir=Path("/run/appliance"))
+BINARIES = Binaries(Path("/usr/lib/postgresql/15/bin"), "15.18", 15)
+
+
+def having(**parameters):
+    return replace(PLAIN, parameters=parameters)
+
+
+def test_configured_values_replace_defaults_whatever_their_case():
+    assert effective(PLAIN, Path("/d"))["max_connections"] == "100"
+    assert effective(having(MAX_CONNECTIONS="7"), Path("/d"))["max_connections"] == "7"
+
+
+def test_a_standby_gets_at_least_what_its_primary_had():
+    control = parse_control(
+        POSTGRESQL_15.replace("max_connections setting:              100", "max_connections setting: 130")
+    )
+    values = effective(having(max_worker_processes="20"), Path("/d"), floor=control)
+    assert values["max_connections"] == "130"
+    assert values["max_worker_processes"] == "20"
+    assert "max_connections=130" in server_argv(BINARIES, Path("/d"), PLAIN, control)
+
+
+def test_what_needs_a_restart_stands_on_the_command_line():
+    argv = server_argv(BINARIES, Path("/d"), replace(PLAIN, listen="10.0.0.1"))
+    assert argv[:3] == ["/usr/lib/postgresql/15/bin/postgres", "-D", "/d"]
+    options = dict(option.split("=", 1) for option in argv[4::2])
+    assert set(argv[3::2]) == {"-c"}
+    assert options["listen_addresses"] == "10.0.0.1"
+    assert options["hba_file"] == f"/d/{HBA_FILE}"
+    assert "primary_conninfo" not in options, "it changes by reload"
+    assert set(options) <= CONTROLLED
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("port", "1", "is set by the appliance"),
+        ("Primary_ConnInfo", "host=x", "is set by the appliance"),
+        ("synchronous_standby_names", "*", "is set by the appliance"),
+        ("recovery_target_lsn", "0/0", "is set by the appliance"),
+        ("data_directory", "/", "is set by the appliance"),
+        ("fsync", "off", "must be on, not 'off'"),
+        ("full_page_writes", "false", "must be on"),
+        ("hot_standby", "off", "must be on"),
+        ("wal_level", "Minimal", "replica or logical"),
+        ("a b", "1", "is no parameter name"),
+        ("x\ny", "1", "is no parameter name"),
+        ("work_mem", "1\0", "zero byte"),
+    ],
+)
+def test_what_would_break_a_promise_is_refused_with_its_name(name, value, message):
+    with pytest.raises(SettingsError, match=message):
+        check_settings(having(**{name: value}))
+
+
+def test_a_socket_path_that_is_too_long_is_refused():
+    with pytest.raises(SettingsError, match="more than 107 bytes"):
+        check_settings(replace(PLAIN, unix_socket_dir=Path("/" + "x" * 100)))
+
+
+def test_a_line_break_cannot_smuggle_in_a_rule():
+    with pytest.raises(SettingsError, match="line break"):
+        check_settings(replace(PLAIN, hba=("host all all all reject\nlocal all all trust",)))
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_a_quoted_value_is_one_line_and_reads_back(value):
+    written = quoted(value)
+    assert "\n" not in written
+    assert "\r" not in written
+    assert _read_back(written) == value
+
+
+def _read_back(written):
+    """As GUC_scanstr of guc-file.l does, for the escapes that are written here."""
+    assert written[0] == written[-1] == "'"
+    inner, out, at = written[1:-1], "", 0
+    while at < len(inner):
+        pair = inner[at : at + 2]
+        known = {"''": "'", "\\\\": "\\", "\\n": "\n", "\\r": "\r"}
+        if pair in known:
+            out, at = out + known[pair], at + 2
+        else:
+            assert inner[at] not in "'\\"
+            out, at = out + inner[at], at + 1
+    return out
+
+
+def test_files_are_written_once_and_then_only_when_something_changed(tmp_path):
+    (tmp_path / "postgresql.conf").write_bytes(b"work_mem = 1MB")
+    assert settings_differ(tmp_path, PLAIN)
+    assert write_settings(tmp_path, PLAIN)
+    assert not settings_differ(tmp_path, PLAIN)
+    assert not write_settings(tmp_path, PLAIN)
+    changed = replace(PLAIN, primary_conninfo="host=it's")
+    assert settings_differ(tmp_path, changed)
+    assert write_settings(tmp_path, changed)
+    assert "primary_conninfo = 'host=it''s'\n" in (tmp_path / INCLUDE_FILE).read_text()
+    assert (tmp_path / "postgresql.conf").read_text().startswith("work_mem = 1MB\n")
+
+
+def test_the_appliances_own_rules_come_first(tmp_path):
+    write_settings(tmp_path, replace(PLAIN, hba=("host all all all trust",)))
+    lines = (tmp_path / HBA_FILE).read_text().splitlines()
+    assert lines[-1] == "host all all all trust"
+    assert lines[-2].startswith("host all appliance_replication,appliance_rewind all reject")
