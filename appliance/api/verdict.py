@@ -80,15 +80,20 @@ def _open_primary(present: Present, name: str) -> Iterator[Finding]:
     if seen is None or seen.age_s > limit_s:
         since = "has not reported" if seen is None else f"last reported {seen.age_s:.1f} s ago"
         yield Finding("primary.silent", "critical", name, f"primary {name} {since}", "is its node process running?")
+    elif name == present.me:
+        yield from _own_primary(present)
     elif not seen.report.running or seen.report.in_recovery is not False:
         message = f"PostgreSQL of primary {name} is {seen.report.status} and takes no writes"
-        yield Finding(
-            "primary.not_writable", "critical", name, message, f"see what {name} is doing: {seen.report.doing}"
-        )
-    elif name == present.me and not present.writable:
-        left_s = present.lease_left_s
+        yield Finding("primary.not_writable", "critical", name, message, seen.report.doing or "see its log")
+
+
+def _own_primary(present: Present) -> Iterator[Finding]:
+    """What `/primary` answers here and the verdict must not differ."""
+    if not present.writable:
+        left_s, report = present.lease_left_s, present.published.report
         lease = "no lease" if left_s is None else f"{left_s:.1f} s of lease left"
-        yield Finding("primary.not_writable", "critical", name, f"{name} is no open primary: {lease}", "see its log")
+        message = f"{present.me} takes no writes: PostgreSQL is {report.status}, {lease}"
+        yield Finding("primary.not_writable", "critical", present.me, message, report.doing or "see its log")
 
 
 def _standbys(present: Present) -> Iterator[Finding]:

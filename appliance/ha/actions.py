@@ -101,6 +101,11 @@ class FinishJob:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscardReplaced:
+    """Remove the directory that a clone replaced, as a job (R12)."""
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetIncarnation:
     """Take the directory's incarnation away, on disk: from here on it votes for nothing (R13)."""
 
@@ -130,6 +135,7 @@ Action = (
     | Clone
     | Rewind
     | FinishJob
+    | DiscardReplaced
     | ForgetIncarnation
     | CreateSlots
     | ApplySettings

@@ -16,6 +16,7 @@ from appliance.ha.actions import (
     Checkpoint,
     CreateSlots,
     Decision,
+    DiscardReplaced,
     FinishJob,
     Pledge,
     Promote,
@@ -28,6 +29,7 @@ from appliance.ha.seen import DirectoryKind, Observation
 
 Rule = Callable[[ClusterState, Observation, Policy], Decision | None]
 
+REPLACED_KEPT_S = 3600.0
 _PROMOTE_AGAIN_S = 2.0
 """A promotion that shows no effect is signalled again after this time."""
 
@@ -130,6 +132,15 @@ def checkpoint_after_promotion(state: ClusterState, seen: Observation, policy: P
     return Decision(f"first checkpoint on timeline {held.timeline}", (Checkpoint(),))
 
 
+def discard_replaced(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R12: what a clone replaced is kept until the new copy streams, and an hour at least, for people to look at."""
+    if seen.instance is None or not seen.instance.streaming or seen.replaced_kept_s is None:
+        return None
+    if seen.replaced_kept_s < REPLACED_KEPT_S:
+        return None
+    return Decision("the replaced data directory is no longer needed", (DiscardReplaced(),))
+
+
 RULES: tuple[Rule, ...] = (
     fences.end_stray,
     fences.fence_newer_epoch,
@@ -152,6 +163,7 @@ RULES: tuple[Rule, ...] = (
     settings,
     keep_slots,
     checkpoint_after_promotion,
+    discard_replaced,
 )
 
 

@@ -133,6 +133,8 @@ class Observation:
     checkpointing: bool = False
     checkpointed_operation: str = ""
     """the operation before whose stop a checkpoint has returned"""
+    replaced_kept_s: float | None = None
+    """how long the directory that a clone replaced has been kept; None: there is none (R12)"""
     settings_changed: bool = False
     """the configuration's rendering differs from the files that PostgreSQL reads"""
 

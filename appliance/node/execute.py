@@ -21,6 +21,7 @@ from appliance.ha.actions import (
     Clone,
     CreateSlots,
     Decision,
+    DiscardReplaced,
     EndStray,
     FinishJob,
     Follow,
@@ -139,6 +140,8 @@ class Executor:
                 return self._with_credentials(source, lambda: self._local.rewind(state, source, timeline))
             case FinishJob():
                 self._finish_job(seen)
+            case DiscardReplaced():
+                self._local.discard_replaced()
             case ForgetIncarnation():
                 forget_incarnation(self._local.data_dir)
             case CreateSlots(members):

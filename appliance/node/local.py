@@ -10,6 +10,7 @@ from pathlib import Path
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState
 from appliance.ha.decide import slot_name
+from appliance.node.clock import wall_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_values import split_address
 from appliance.node.guard_client import Deadline, GuardClient
@@ -174,10 +175,12 @@ class LocalPostgres:
     def rewind(self, state: ClusterState, source: str, timeline: int) -> None:
         self._begin(Rewind(self.binaries, self.data_dir, self._conninfo(state, source, database=True), timeline))
 
-    @property
-    def keeps_replaced(self) -> bool:
-        """Whether the directory that a clone replaced is still there (R12)."""
-        return replaced(self.data_dir).exists()
+    def replaced_kept_s(self) -> float | None:
+        """Since a clone replaced a directory that is still kept; None when there is none (R12)."""
+        try:
+            return max(0.0, wall_s() - replaced(self.data_dir).stat().st_ctime)
+        except OSError:
+            return None
 
     def discard_replaced(self) -> None:
         self._begin(Discard(self.data_dir))

@@ -103,6 +103,7 @@ class Observer:
             switch=self._switch(state, directory),
             checkpointing=self._signalled.checkpointing,
             checkpointed_operation=self._signalled.checkpointed_operation,
+            replaced_kept_s=self._local.replaced_kept_s(),
             settings_changed=instance is not None and self._differ(state, policy, notes, instance),
         )
 

@@ -44,9 +44,9 @@ class Progress:
         self._tell(replace(self._told, phase=name, done_bytes=done, total_bytes=total))
 
     def bytes(self, done: int, total: int) -> None:
-        told = replace(self._told, done_bytes=done, total_bytes=total)
+        self._told = replace(self._told, done_bytes=done, total_bytes=total)
         if time.monotonic() - self._written_s >= _EVERY_S:
-            self._tell(told)
+            self._tell(self._told)
 
     def done(self, system_identifier: str = "") -> None:
         self._tell(replace(self._told, ended=True, system_identifier=system_identifier))

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from appliance.cluster.config import KNOWN_KEYS
 from appliance.cluster.state import NodeRole
 from appliance.node.config import NodeConfig
 from appliance.node.config_problems import ConfigProblem, known_keys
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 MINIMAL = {"name": "pg1", "cluster": "shop", "members": {"pg1": "10.0.0.11:7400"}}
 
 
@@ -205,3 +207,10 @@ def test_the_commented_part_of_the_sample_is_what_stands_without_it():
     document["tags"] = {}
 
     assert NodeConfig.read(document) == NodeConfig.read({k: document[k] for k in ("name", "cluster", "members")})
+
+
+@pytest.mark.parametrize("key", [*known_keys(NodeConfig), *KNOWN_KEYS])
+def test_the_documentation_explains_every_key(key):
+    sections = {"raft", "http", "postgresql", "initdb", "bootstrap", "log"}
+
+    assert key in sections or f"`{key}`" in DOCUMENTATION.read_text()

@@ -6,7 +6,9 @@ import psycopg
 import pytest
 
 from appliance.postgres.auto_conf import clean_auto_conf, foreign_auto_conf
+from appliance.postgres.errors import SettingsError
 from appliance.postgres.settings import CONTROLLED, effective, settings_differ, write_settings
+from appliance.postgres.validate import check_values
 
 
 def test_every_rendered_parameter_is_what_postgresql_shows(primary):
@@ -90,3 +92,20 @@ def test_lines_for_applications_come_after_the_appliances_own(pair):
     standby.stop()
     standby.start(standby=True)
     standby.until(lambda seen: seen.streaming)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("work_mem", "a lot", "invalid value for parameter"),
+        ("max_connections", "-1", "outside the valid range"),
+        ("max_conections", "5", "unrecognized configuration parameter"),
+        ("fsync", "off", "must be on"),
+    ],
+)
+def test_a_value_that_postgresql_would_not_take_is_known_before_it_is_given(primary, name, value, said):
+    wrong = replace(primary.settings, parameters={"work_mem": "5MB", name: value})
+    with pytest.raises(SettingsError, match=said):
+        check_values(primary.binaries, primary.data_dir, wrong)
+    check_values(primary.binaries, primary.data_dir, replace(primary.settings, parameters={"work_mem": "5MB"}))
+    assert primary.seen()

@@ -145,6 +145,11 @@ def test_a_primary_that_cannot_be_written_to_is_critical(value):
     assert "primary.not_writable" in codes(value)
 
 
+def test_one_look_without_an_answer_changes_no_verdict_at_home():
+    quiet = report("pg1", primary=True, in_recovery=None, lsn=LSN)
+    assert look(seen(published(report=quiet), instance=None, answer_age_s=0.6)).verdict == "healthy"
+
+
 DEGRADED = {
     "member.silent": with_report("pg3", age_s=2.1),
     "member.down": with_report("pg3", running=False, in_recovery=None, streaming=False, status="stopped"),

@@ -51,7 +51,7 @@ def test_a_version_that_is_nowhere_names_the_package(server, monkeypatch):
     place = server("b", "16.3")
     monkeypatch.setenv("PATH", str(place))
     with pytest.raises(
-        NoBinaries, match="no complete PostgreSQL 14 found.*install the package postgresql-14"
+        NoBinaries, match=r"no complete PostgreSQL 14 found.*install the package postgresql-14"
     ) as refused:
         find(major=14)
     assert f"{place}: is 16.3" in str(refused.value)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -145,6 +146,6 @@ def test_an_empty_or_missing_directory_is_nothing_to_keep(tmp_path):
     assert not replaced(data_dir).exists()
 
 
-def test_a_mount_point_is_refused_with_what_would_do(tmp_path):
-    with pytest.raises(PostgresError, match="is a mount point.*set data_dir to a directory in it"):
-        check_place(type(tmp_path)("/proc"))
+def test_a_mount_point_is_refused_with_what_would_do():
+    with pytest.raises(PostgresError, match=r"is a mount point.*set data_dir to a directory in it"):
+        check_place(Path("/proc"))

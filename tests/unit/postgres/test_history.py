@@ -35,7 +35,7 @@ def test_a_history_survives_the_round_trip(history):
 
 @pytest.mark.parametrize("text", ["1", "one\t0/0", "1\tsomewhere", "3\t0/1\tx\n2\t0/2\tx", "1\t0/1\tx\n1\t0/2\tx"])
 def test_a_damaged_history_is_not_taken_for_a_short_one(text):
-    with pytest.raises(ValueError, match="history|LSN"):
+    with pytest.raises(ValueError, match=r"history|LSN"):
         parse_history(text)
 
 

@@ -1,0 +1,205 @@
+"""A cluster under test: real node processes with real PostgreSQL in one directory, swept away in the end."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+from tests.harness.node import APPLICATION, Document, Node, Place
+from tests.harness.places import fresh_directory, free_ports
+from tests.harness.sweeper import Sweeper
+
+T = TypeVar("T")
+TTL_S = 6.0
+LOOK_S = 0.05
+START_LIMIT_S = 40.0
+HEAL_LIMIT_S = 60.0
+
+
+class Cluster:
+    """N nodes n1 … nN. A context: leaving it ends every process and removes every file."""
+
+    living: ClassVar[list["Cluster"]] = []
+    """for the report of a failure"""
+
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        places: Sequence[Place] = (),
+        namespaces: Sequence[str] = (),
+        config: Mapping[str, object] | None = None,
+    ) -> None:
+        self.directory = fresh_directory()
+        self._sweeper = Sweeper(self.directory, namespaces)
+        chosen = places or _loopback(size)
+        members = {f"n{i}": f"{place.host}:{place.raft_port}" for i, place in enumerate(chosen, 1)}
+        self.nodes = {
+            name: Node(self.directory / name, place, _node_file(self.directory, name, members, place, config or {}))
+            for name, place in zip(members, chosen, strict=True)
+        }
+        self.living.append(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.living.remove(self)
+        self._sweeper.sweep()
+        for node in self:
+            if node.running:
+                node.wait(5)
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    # Its life
+
+    def start(self) -> None:
+        for node in self:
+            node.start()
+
+    def up(self) -> Self:
+        """Nodes started, bootstrapped on n1, all streaming."""
+        self.start()
+        self.bootstrap()
+        self.wait_whole(START_LIMIT_S)
+        return self
+
+    def bootstrap(self, on: str = "n1") -> None:
+        self.wait_until(lambda: len(self[on].view()["members"]) == len(self.nodes), 15, "all nodes have announced")
+        answer = self[on].post("bootstrap")
+        assert answer.status in {200, 202}, answer.body
+
+    # What it is
+
+    def primary(self) -> Node:
+        """As any living node says; it is open."""
+        return self.wait_until(self._open_primary, HEAL_LIMIT_S, "a primary is open")
+
+    def standbys(self) -> list[Node]:
+        primary = self.primary()
+        return [node for node in self if node is not primary]
+
+    def _open_primary(self) -> Node | None:
+        for node in self:
+            view = view_of(node)
+            if view.get("primary") and view["quorum"] and self[view["primary"]].writable():
+                return self[view["primary"]]
+        return None
+
+    def wait_whole(self, limit_s: float = HEAL_LIMIT_S) -> Node:
+        """One primary, everybody else streams from it, and all nodes say the same; the primary."""
+        return self.wait_until(self._whole, limit_s, "one primary, all others stream")
+
+    def whole(self) -> bool:
+        try:
+            return self._whole() is not None
+        except Exception:
+            return False
+
+    def _whole(self) -> Node | None:
+        views = [node.view() for node in self]
+        agreed = {(view["verdict"], view["primary"], view["epoch"], view["timeline"]) for view in views}
+        if len(agreed) != 1 or views[0]["verdict"] != "healthy" or views[0]["operation"] is not None:
+            return None
+        primary = self[views[0]["primary"]]
+        streaming = all(m["state"] == "streaming" for m in views[0]["members"] if m["name"] != primary.name)
+        writable = {node.name: node.writable() for node in self}
+        right = all(value is (name == primary.name) for name, value in writable.items())
+        return primary if streaming and right else None
+
+    def wait_until(self, predicate: Callable[[], T], limit_s: float, what: str) -> T:
+        """Until the predicate answers something true; what it raises counts as no. With all states when it fails."""
+        until_s = time.monotonic() + limit_s
+        while True:
+            raised = ""
+            try:
+                if answer := predicate():
+                    return answer
+            except Exception as error:
+                raised = f" (last: {type(error).__name__}: {error})"
+            if time.monotonic() > until_s:
+                raise AssertionError(f"not within {limit_s:g} s: {what}{raised}\n{self.status()}")
+            time.sleep(LOOK_S)
+
+    def status(self) -> str:
+        return "\n".join(_status(node) for node in self)
+
+    def evidence(self) -> list[tuple[str, str]]:
+        return [("status", self.status()), *((f"logs of {node.name}", node.evidence()) for node in self)]
+
+    def mark_logs(self) -> None:
+        for node in self:
+            node.mark_log()
+
+    # Clients
+
+    def hosts(self) -> list[tuple[str, int]]:
+        return [(node.place.host, node.place.postgres_port) for node in self]
+
+    def dsn(self) -> str:
+        """What an application is told: every node, the one that takes writes. Dead peers are noticed within 2 s."""
+        hosts, ports = zip(*self.hosts(), strict=True)
+        password = next(node.password() for node in self if (node.directory / "application.password").exists())
+        return (
+            f"host={','.join(hosts)} port={','.join(map(str, ports))} user={APPLICATION} dbname={APPLICATION}"
+            f" password={password} target_session_attrs=read-write connect_timeout=2 tcp_user_timeout=2000"
+            " keepalives_idle=1 keepalives_interval=1 keepalives_count=2"
+        )
+
+
+def view_of(node: Node) -> Document:
+    """Its view, or nothing when it does not answer."""
+    try:
+        return node.view()
+    except Exception:
+        return {}
+
+
+def _loopback(size: int) -> list[Place]:
+    ports = free_ports(3 * size)
+    return [Place("127.0.0.1", *ports[3 * i : 3 * i + 3]) for i in range(size)]
+
+
+def _node_file(
+    base: Path, name: str, members: Mapping[str, str], place: Place, more: Mapping[str, object]
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "cluster": "tested",
+        "members": dict(members),
+        "state_dir": str(base / name),
+        "raft": {"listen": f"{place.host}:{place.raft_port}"},
+        "http": {"listen": f"{place.host}:{place.http_port}"},
+        "postgresql": {"listen": f"{place.host}:{place.postgres_port}"},
+        "bootstrap": {
+            "config": {"ttl": f"{TTL_S:g}s"},
+            "application": {"user": APPLICATION, "database": APPLICATION},
+        },
+        "log": {"format": "json"},
+        **more,
+    }
+
+
+def _status(node: Node) -> str:
+    view = view_of(node)
+    process = f"pid {node.pid}" if node.running else "no node process"
+    head = f"{node.name}: {process}, postmaster {node.postmaster}, writable {node.writable()}"
+    if not view:
+        return f"{head}, no answer"
+    lease, problems = view["lease"], [f"{p['code']}: {p['message']}" for p in view["problems"]]
+    return (
+        f"{head}, {view['verdict']}, primary {view['primary']} epoch {view['epoch']} timeline {view['timeline']}"
+        f" lease {lease['status']} {lease['left_s']}, raft {view['raft']['role']} of {view['raft']['leader']} term"
+        f" {view['raft']['term']}, {view['rule']}: {view['doing']}{', waits for ' * bool(view['waiting_for'])}"
+        f"{view['waiting_for']}\n    " + "\n    ".join(problems)
+    )
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0

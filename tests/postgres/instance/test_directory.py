@@ -1,0 +1,65 @@
+"""What is in a data directory, whether somebody lives in it, and locks that nobody stands behind."""
+
+import os
+import subprocess
+from dataclasses import replace
+
+from appliance.postgres.control import ControlState
+from appliance.postgres.directory import DirectoryKind, inspect, processes_in, remove_stale_lock
+
+
+def test_a_running_instance_is_recognised_and_its_lock_is_kept(primary):
+    seen = inspect(primary.data_dir, primary.binaries)
+    assert seen.postmaster_pid == primary.process.pid
+    assert primary.process.pid in processes_in(primary.data_dir)
+    assert not remove_stale_lock(primary.data_dir)
+    primary.stop()
+    seen = inspect(primary.data_dir, primary.binaries)
+    assert seen.postmaster_pid is None
+    assert seen.control.state is ControlState.SHUT_DOWN
+    assert processes_in(primary.data_dir) == []
+    assert not remove_stale_lock(primary.data_dir)
+
+
+def test_a_reused_process_id_in_a_lock_is_not_believed(primary):
+    lock = primary.data_dir / "postmaster.pid"
+    written = lock.read_text()
+    primary.crash()
+    other = subprocess.Popen(["sleep", "60"], cwd="/")
+    try:
+        lock.write_text(f"{other.pid}\n" + written.split("\n", 1)[1])
+        assert inspect(primary.data_dir, primary.binaries).postmaster_pid is None
+        assert remove_stale_lock(primary.data_dir)
+        primary.start()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_cluster_of_another_version_is_one_with_a_problem(template):
+    other = replace(template.binaries, version="14.9", major=14)
+    seen = inspect(template.data_dir, other)
+    assert seen.kind is DirectoryKind.CLUSTER
+    assert seen.control is None
+    assert f"is of PostgreSQL {template.binaries.major}" in seen.problem
+    assert "set postgresql.bin_dir" in seen.problem
+
+
+def test_a_damaged_control_file_is_a_problem_and_no_guess(primary):
+    primary.stop()
+    control = primary.data_dir / "global" / "pg_control"
+    control.write_bytes(os.urandom(8192))
+    seen = inspect(primary.data_dir, primary.binaries)
+    assert seen.kind is DirectoryKind.CLUSTER
+    assert seen.control is None
+    assert "pg_controldata" in seen.problem
+
+
+def test_the_control_data_follow_the_file(primary):
+    primary.stop()
+    before = inspect(primary.data_dir, primary.binaries).control
+    primary.start()
+    primary.sql("CREATE TABLE public.t AS SELECT 1 AS id")
+    primary.stop()
+    after = inspect(primary.data_dir, primary.binaries).control
+    assert after.checkpoint_lsn > before.checkpoint_lsn
