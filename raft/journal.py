@@ -12,6 +12,7 @@ import secrets
 import struct
 import time
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, overload
@@ -41,6 +42,8 @@ class Identity:
 
     cluster: str
     name: str
+    members: tuple[str, ...]
+    """Names of all voters, in order: their majority is what the log was committed by."""
     replica_id: str
 
 
@@ -65,7 +68,7 @@ class Journal:
     with the next batch: after a crash it may be lower than it was, never too high.
     """
 
-    def __init__(self, directory: Path, cluster: str, name: str) -> None:
+    def __init__(self, directory: Path, cluster: str, name: str, members: Iterable[str]) -> None:
         """Open the journal in a directory, or make a new one; a torn last batch is cut off."""
         self.path = directory / FILE_NAME
         self.sync_times = SyncTimes()
@@ -79,10 +82,10 @@ class Journal:
         self._lock = _lock(directory)
         try:
             if not self.path.exists():
-                _create(self.path, Identity(cluster, name, secrets.token_hex(8)))
+                _create(self.path, Identity(cluster, name, tuple(sorted(members)), secrets.token_hex(8)))
             self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                self._load(cluster, name)
+                self._load(cluster, name, tuple(sorted(members)))
             except BaseException:
                 os.close(self._file)
                 raise
@@ -168,14 +171,10 @@ class Journal:
         os.close(self._file)
         os.close(self._lock)
 
-    def _load(self, cluster: str, name: str) -> None:
+    def _load(self, cluster: str, name: str, members: tuple[str, ...]) -> None:
         data = _read_all(self._file)
         self.identity, begin = _header(self.path, data)
-        if (self.identity.cluster, self.identity.name) != (cluster, name):
-            raise ReplicaError(
-                f"journal {self.path} belongs to replica {self.identity.name!r} of cluster"
-                f" {self.identity.cluster!r}, this is {name!r} of {cluster!r}: give this replica a directory of its own"
-            )
+        self._check_owner(cluster, name, members)
         while (batch := _batch(data, begin)) is not None:
             self._replay(batch, begin)
             begin += _FRAME.size + len(batch)
@@ -186,6 +185,18 @@ class Journal:
         if begin < len(data):
             os.ftruncate(self._file, begin)
             os.fsync(self._file)
+
+    def _check_owner(self, cluster: str, name: str, members: tuple[str, ...]) -> None:
+        if (self.identity.cluster, self.identity.name) != (cluster, name):
+            raise ReplicaError(
+                f"journal {self.path} belongs to replica {self.identity.name!r} of cluster"
+                f" {self.identity.cluster!r}, this is {name!r} of {cluster!r}: give this replica a directory of its own"
+            )
+        if self.identity.members != members:
+            raise ReplicaError(
+                f"journal {self.path} was begun with the members {', '.join(self.identity.members)},"
+                f" now they are {', '.join(members)}: this version cannot change members, put the old names back"
+            )
 
     def _replay(self, batch: bytes, offset: int) -> None:
         try:
@@ -238,7 +249,7 @@ def _lock(directory: Path) -> int:
 
 def _create(path: Path, identity: Identity) -> None:
     """Make an empty journal that appears complete or not at all."""
-    body = msgpack.packb([FORMAT, identity.cluster, identity.name, identity.replica_id])
+    body = msgpack.packb([FORMAT, identity.cluster, identity.name, identity.members, identity.replica_id])
     temporary = path.with_suffix(".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -269,8 +280,8 @@ def _header(path: Path, data: bytes) -> tuple[Identity, int]:
     if len(body) != length or zlib.crc32(body) != checksum:
         raise _damaged(path, len(_MAGIC), "the header fails its checksum")
     match msgpack.unpackb(body):
-        case [int(version), str(cluster), str(name), str(replica_id)] if version == FORMAT:
-            return Identity(cluster, name, replica_id), begin + length
+        case [int(version), str(cluster), str(name), list(members), str(replica_id)] if version == FORMAT:
+            return Identity(cluster, name, tuple(members), replica_id), begin + length
         case other:
             raise ReplicaError(f"journal {path} has a format this version does not read: {other!r}")
 

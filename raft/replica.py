@@ -116,7 +116,7 @@ class Replica(Generic[S]):
     def start(self) -> None:
         """Open journal and port and begin; ReplicaError when one of them cannot be had."""
         config = self._config
-        self._journal = Journal(config.directory, config.cluster, config.name)
+        self._journal = Journal(config.directory, config.cluster, config.name, config.members)
         self._mailbox = Mailbox()
         try:
             self._transport = self._make_transport()

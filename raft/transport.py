@@ -82,17 +82,7 @@ class Transport:
         self._closed = threading.Event()
         self._listener: socket.socket | None = None
         self._links = {
-            peer: self.link(
-                peer,
-                "raft",
-                receives=frozenset(),
-                events=LinkEvents(
-                    on_up=lambda welcome, peer=peer: self._link_up(peer, welcome),  # type: ignore[misc]
-                    on_down=lambda peer=peer: events.on_disconnected(peer),  # type: ignore[misc]
-                    on_message=lambda _: None,
-                    on_refused=lambda reason, peer=peer: self._note_refusal(peer, reason),  # type: ignore[misc]
-                ),
-            )
+            peer: self.link(peer, "raft", receives=frozenset(), events=self._link_events(peer))
             for peer in members
             if peer != identity.name
         }
@@ -144,6 +134,14 @@ class Transport:
             link.close()
         for connection in connections:
             _shut(connection)
+
+    def _link_events(self, peer: str) -> LinkEvents:
+        return LinkEvents(
+            on_up=lambda welcome: self._link_up(peer, welcome),
+            on_down=lambda: self._events.on_disconnected(peer),
+            on_message=lambda _: None,
+            on_refused=lambda reason: self._note_refusal(peer, reason),
+        )
 
     def _introduction(self, kind: str) -> Message:
         return {

@@ -96,8 +96,7 @@ def _announce(state: ClusterState, command: Announce) -> ClusterState | str:
     for other in state.members.values():
         if other.name != new.name and other.raft == new.raft:
             return f"member.address_taken: {new.raft} is the raft address of {other.name}"
-    if old is not None:
-        new = replace(new, incarnation=old.incarnation, rebuilding=old.rebuilding)
+    new = replace(new, incarnation=old.incarnation if old else "", rebuilding=old is not None and old.rebuilding)
     return replace(state, members={**state.members, new.name: new})
 
 
@@ -191,6 +190,8 @@ def _promoted(state: ClusterState, command: Promoted) -> ClusterState | str:
         return f"epoch.moved: epoch {command.epoch} is not {command.node}'s"
     if command.timeline != held.timeline:
         return f"timeline.wrong: timeline {held.timeline} was assigned to epoch {held.epoch}"
+    if not 0 < command.parent < command.timeline:
+        return f"timeline.parent: timeline {command.timeline} cannot have left timeline {command.parent}"
     if held.opened:
         return f"timeline.recorded: epoch {held.epoch} was opened before"
     switch = Position(command.timeline, command.switch_lsn)

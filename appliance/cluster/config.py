@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS_BYTES = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
+_LARGEST = 1e15
+"""Above any sensible number of seconds or bytes; NaN and infinity are not below it."""
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 
@@ -66,7 +68,7 @@ def size_bytes(key: str, value: object) -> int:
 
 
 def _quantity(key: str, value: object, units: Mapping[str, float], default: str, example: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
         number, unit = float(value), default
     else:
         match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
@@ -75,8 +77,8 @@ def _quantity(key: str, value: object, units: Mapping[str, float], default: str,
         number, unit = float(match[1]), match[2] or default
     if unit not in units:
         raise ConfigError(f"{key}: unit {unit!r} in {value!r} is not one of {', '.join(units)}")
-    if number < 0:
-        raise ConfigError(f"{key}: {value!r} is negative; write for example {example}")
+    if not 0 <= number < _LARGEST:
+        raise ConfigError(f"{key}: {value!r} is negative or too large; write for example {example}")
     return number * units[unit]
 
 

@@ -137,7 +137,16 @@ def _choose(now: Situation, votes: tuple[Vote, ...]) -> Vote | None:
     election = now.state.election
     target = next((v for v in votes if election is not None and v.node == election.target), None)
     ranked = [target] if target is not None else sorted(votes, key=lambda v: _rank(now, v), reverse=True)
-    return next((v for v in ranked if elections.may_appoint(now.state, v.node, votes) is None), None)
+    possible = (v for v in ranked if elections.may_appoint(now.state, v.node, votes) is None)
+    return next((v for v in possible if v.node != _leaving(now)), None)
+
+
+def _leaving(now: Situation) -> str:
+    """Who hands over: it is not elected again unless nobody else could be for TARGET_WAIT_S."""
+    operation = now.state.running_operation()
+    if operation is None or now.leader.election_s > TARGET_WAIT_S:
+        return ""
+    return operation.source
 
 
 def _rank(now: Situation, vote: Vote) -> tuple[int, int, int, str]:
@@ -194,9 +203,10 @@ def _after_appointment(now: Situation, operation: Operation) -> tuple[Phase, str
     held = now.state.appointment
     assert held is not None
     if held.opened:
-        if operation.target in {"", held.node}:
+        if operation.target == held.node or (not operation.target and held.node != operation.source):
             return (Phase.DONE, f"{held.node} is primary on timeline {held.timeline}")
-        return (Phase.FAILED, f"{held.node} is primary on timeline {held.timeline}, not {operation.target}")
+        wanted = operation.target or "another node"
+        return (Phase.FAILED, f"{held.node} is primary on timeline {held.timeline}, not {wanted}")
     if operation.phase in {Phase.REQUESTED, Phase.STOPPING, Phase.ELECTING}:
         return (Phase.PROMOTING, f"{held.node} is appointed in epoch {held.epoch}")
     return None

@@ -1,7 +1,7 @@
 """Looks at this node: the guard's postmaster, the directory on disk, PostgreSQL's answer, the job. One frozen value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, Member, Position
@@ -25,6 +25,7 @@ from appliance.postgres.control import ControlState
 from appliance.postgres.directory import Directory, inspect
 from appliance.postgres.history import read_history
 from appliance.postgres.instance import InstanceSeen as Answer
+from appliance.postgres.segments import newest_timeline
 
 LOOK_LIMIT_S = 0.5
 
@@ -79,7 +80,7 @@ class Observer:
         directory = self._directory(guard)
         postmaster = guard.postmaster if guard is not None else None
         self.answer = self._local.monitor.look(LOOK_LIMIT_S) if postmaster is not None else None
-        instance = instance_seen(self.answer) if self.answer is not None else None
+        instance = self._instance(self.answer) if self.answer is not None else None
         if instance is not None:
             self._answered_s = now_s
         if postmaster is None:
@@ -105,6 +106,17 @@ class Observer:
             checkpointed_operation=self._signalled.checkpointed_operation,
             replaced_kept_s=self._local.replaced_kept_s(),
             settings_changed=instance is not None and self._differ(state, policy, notes, instance),
+        )
+
+    def _instance(self, answer: Answer) -> InstanceSeen:
+        """A standby whose receiver has ended is on the timeline of its WAL, not of its last restartpoint (R6)."""
+        seen = instance_seen(answer)
+        control = inspect(self._local.data_dir, self._local.binaries).control
+        if not seen.in_recovery or seen.receiver_running or control is None:
+            return seen
+        wal_dir = self._local.data_dir / "pg_wal"
+        return replace(
+            seen, timeline=max(seen.timeline, newest_timeline(wal_dir, seen.lsn, control.wal_segment_bytes))
         )
 
     def _settle_checkpoint(self) -> None:

@@ -11,7 +11,7 @@ from appliance.postgres.errors import PostgresError, RewindError
 from appliance.postgres.files import remove_durably, write_atomically
 from appliance.postgres.history import remove_placeholders_above_real
 from appliance.postgres.progress import Progress
-from appliance.postgres.settings import CONTROLLED, write_standby_signal
+from appliance.postgres.settings import CONTROLLED, STANDBY_SIGNAL, write_standby_signal
 from appliance.postgres.specs import Rewind
 from appliance.postgres.wire import ask
 
@@ -40,10 +40,14 @@ def rewind(spec: Rewind, progress: Progress) -> str:
     watch = _Watch(progress)
     mark = rewind_mark(data_dir)
     write_atomically(mark, "a rewind began and has not ended well: only a clone helps\n")
+    # The crash recovery that pg_rewind runs is in single-user mode, which refuses to be a standby.
+    was_standby = remove_durably(data_dir / STANDBY_SIGNAL)
     try:
         stream(_pg_rewind(spec, data_dir), watch.said, silence_limit_s=_SILENCE_LIMIT_S)
     except PostgresError as error:
         if not watch.writing:
+            if was_standby:
+                write_standby_signal(data_dir)
             remove_durably(mark)
         raise RewindError(error, needs_clone=watch.writing or not _source_trouble(error)) from error
     progress.phase("becoming a standby")
@@ -53,7 +57,11 @@ def rewind(spec: Rewind, progress: Progress) -> str:
 
 
 def _check_target(spec: Rewind, data_dir: Path) -> None:
-    """Single-user recovery of an interrupted standby would write a checkpoint that its source never had (tried)."""
+    """Refuse what pg_rewind would get wrong.
+
+    Single-user recovery of an interrupted standby writes a checkpoint record that its source never had; where the fork
+    is later than that, pg_rewind then says "no rewind required" (tried). A primary's WAL never ends before the fork.
+    """
     if rewind_mark(data_dir).exists():
         raise RewindError(PostgresError(f"an earlier rewind of {data_dir} did not end well"), needs_clone=True)
     if pid := postmaster_pid(data_dir):

@@ -21,6 +21,7 @@ SUPERUSER = "postgres"
 INCLUDE_FILE = "appliance.conf"
 HBA_FILE = "appliance_hba.conf"
 IDENT_FILE = "appliance_ident.conf"
+STANDBY_SIGNAL = "standby.signal"
 _INCLUDE_LINE = f"include '{INCLUDE_FILE}'"
 _HEAD = "# Written by pg-appliance and overwritten by it: change the cluster's configuration instead.\n"
 _SOCKET_PATH_LIMIT_BYTES = 107
@@ -44,8 +45,9 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
         "logging_collector": "off",
         "log_destination": "stderr",
         "log_line_prefix": "%m [%p] %q%u@%d ",
-        # A standby asks a new primary again this soon; the default of 5 s would be most of a failover.
-        "wal_retrieve_retry_interval": "200ms",
+        # Until a standby asks again at a primary that was not there; the default of 5 s would be most of a failover.
+        # A change of primary_conninfo does not wait for it (tried: 15 to 40 ms from the reload to streaming).
+        "wal_retrieve_retry_interval": "500ms",
         # A dead peer is noticed on either side well before somebody waits for it. The sender's limit is also how long a
         # vanished standby's slot stays "active" and refuses the standby that comes back.
         "wal_receiver_timeout": "5s",
@@ -264,4 +266,4 @@ def _included(data_dir: Path) -> bool:
 
 def write_standby_signal(data_dir: Path) -> None:
     """From now on it starts as a standby."""
-    write_if_changed(data_dir / "standby.signal", "")
+    write_if_changed(data_dir / STANDBY_SIGNAL, "")

@@ -21,7 +21,8 @@ class Cluster:
     """N nodes n1 … nN. A context: leaving it ends every process and removes every file."""
 
     living: ClassVar[list["Cluster"]] = []
-    """for the report of a failure"""
+    last_words: ClassVar[list[tuple[str, str]]] = []
+    """of clusters that a failure ended; both for the failure's report"""
 
     def __init__(
         self,
@@ -44,7 +45,9 @@ class Cluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
+        if kind is not None:
+            self.last_words += self.evidence()
         self.living.remove(self)
         self._sweeper.sweep()
         for node in self:

@@ -12,6 +12,8 @@ from tests.harness.cluster import Cluster
 def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed:
+        report.sections += Cluster.last_words
         for cluster in Cluster.living:
             report.sections += cluster.evidence()
+    Cluster.last_words.clear()
     return report

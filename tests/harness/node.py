@@ -1,8 +1,10 @@
 """One node under test: its file, its processes and how to hurt them, its API and its PostgreSQL."""
 
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-import httpx2
 import psycopg
 import yaml
 
@@ -42,6 +44,19 @@ class Place:
 class Answer:
     status: int
     body: Document
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a node's unix socket: reaches every network namespace."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("node", timeout=ASK_LIMIT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(ASK_LIMIT_S)
+        self.sock.connect(str(self._path))
 
 
 class Node:
@@ -114,6 +129,10 @@ class Node:
             return None
         return pid if alive(pid) else None
 
+    def everything(self) -> dict[int, str]:
+        """All living processes of this node."""
+        return processes_of(self.directory)
+
     def postgres_processes(self) -> dict[int, str]:
         """The postmaster and everything it has started."""
         found = processes_of(self.data_dir)
@@ -139,10 +158,14 @@ class Node:
     def _ask(
         self, method: str, path: str, body: Mapping[str, object] | None = None, query: Mapping[str, str] | None = None
     ) -> Answer:
-        wire = httpx2.HTTPTransport(uds=str(self.directory / "run" / "api.sock"))
-        with httpx2.Client(transport=wire, timeout=ASK_LIMIT_S, trust_env=False) as client:
-            said = client.request(method, f"http://node{path}", json=body, params=query)
-            return Answer(said.status_code, said.json() if said.content else {})
+        connection = _UnixConnection(self.directory / "run" / "api.sock")
+        try:
+            sent = None if body is None else json.dumps(body)
+            connection.request(method, f"{path}?{urlencode(query or {})}", sent, {"content-type": "application/json"})
+            said = connection.getresponse()
+            return Answer(said.status, json.loads(said.read() or b"{}"))
+        finally:
+            connection.close()
 
     def command(self, *words: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
         """The command line, as on this node's host."""

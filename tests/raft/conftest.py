@@ -53,6 +53,9 @@ class Cluster:
             "directory": self.directory / name,
             "listen": self.members.get(name, ""),
             "members": self.members,
+            "election_min_s": 0.3,
+            "election_max_s": 0.6,
+            "heartbeat_s": 0.05,
         }
         return ReplicaConfig(**(settings | other))
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,7 @@ class Processes:
             process = self.processes[name]
             process.wait(5)
             with self.mutexes[name]:
-                process.stdin.close()
-                process.stdout.close()
+                close_pipes(process)
 
     def leader(self):
         deadline_s = time.monotonic() + 15
@@ -82,11 +82,13 @@ class Processes:
             if process.poll() is None:
                 process.kill()
             process.wait(5)
-            for pipe in (process.stdin, process.stdout):
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
+            close_pipes(process)
+
+
+def close_pipes(process):
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # what was still to be written has no reader any more
+            pipe.close()
 
 
 class Writers:

@@ -328,7 +328,7 @@ def test_a_wiped_voter_has_no_vote_until_it_has_caught_up(cluster, wait):
     cluster.stop()
     shutil.rmtree(cluster.directory / "n2")
     cluster.start("n2", "n3")
-    time.sleep(3)
+    time.sleep(2)
     assert not any(replica.view().is_leader for replica in cluster.running.values())
     assert not cluster.running["n2"].status().may_vote
     cluster.start("n1")

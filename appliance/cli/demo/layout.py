@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import yaml
+
 from appliance.cli.exits import Code, CommandError
+from appliance.node.config import NodeConfig
+from appliance.node.config_problems import ConfigProblem
 
 ROOTS_DIRECTORY = Path("/var/tmp/appliance-demo")  # noqa: S108  # its owner and its mode are checked
 MANIFEST = "demo.json"
@@ -84,9 +88,11 @@ class Layout:
 
     def store(self, ttl: str) -> None:
         """Write every file; the manifest last, since it says that the others are complete."""
-        for node in self.nodes:
+        files = {node: self._settings(node, ttl) for node in self.nodes}
+        _check(files[self.nodes[0]])
+        for node, settings in files.items():
             node.directory.mkdir(mode=0o700, exist_ok=True)
-            write(node.config, json_as_yaml(self._settings(node, ttl)))
+            write(node.config, yaml.safe_dump(settings, sort_keys=False))
         nodes = [{k: v for k, v in asdict(node).items() if k != "directory"} for node in self.nodes]
         write(self.directory / MANIFEST, json.dumps({"nodes": nodes}, indent=2))
 
@@ -107,10 +113,13 @@ class Layout:
         }
 
 
-def json_as_yaml(document: object) -> str:
-    import yaml
-
-    return yaml.safe_dump(document, sort_keys=False)
+def _check(settings: dict[str, object]) -> None:
+    """Before anything is written: what was asked for may not make a node's file."""
+    try:
+        NodeConfig.read(settings)
+    except ConfigProblem as problem:
+        first, *others = problem.problems
+        raise CommandError(Code.USAGE, first, others) from None
 
 
 def write(path: Path, text: str) -> None:

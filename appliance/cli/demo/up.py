@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.cli.client import Client, Document
-from appliance.cli.demo.layout import DemoNode, Layout, chosen, is_demo, plan, supervisor_log
+from appliance.cli.demo.layout import DemoNode, Layout, chosen, default_directory, is_demo, plan, supervisor_log
 from appliance.cli.demo.place import become_run_user, prepare
 from appliance.cli.demo.processes import noted
 from appliance.cli.demo.status import demo_client, demo_uri
@@ -32,6 +33,8 @@ class Asked:
 def foreground(directory: str, asked: Asked) -> int:
     """Returns when it was told to stop; every process has ended then."""
     place = chosen(directory)
+    # Root's default is another one than that of the user whom root becomes.
+    default = place == default_directory()
     prepare(place)
     become_run_user(place)
     layout = _layout(place, asked)
@@ -39,7 +42,7 @@ def foreground(directory: str, asked: Asked) -> int:
     with supervisor.supervising():
         if _bring_up(supervisor, asked.timeout_s):
             layout.ready_file.touch()
-            say(sys.stdout, *banner(layout))
+            say(sys.stdout, *banner(layout, default=default), "or      Ctrl-C here", "")
         while not supervisor.stopping:
             supervisor.look()
             supervisor.pause()
@@ -50,12 +53,11 @@ def foreground(directory: str, asked: Asked) -> int:
 
 def _layout(place: Path, asked: Asked) -> Layout:
     if is_demo(place):
-        return Layout.load(place)
+        layout = Layout.load(place)
+        say(sys.stderr, f"going on with the {len(layout.nodes)} nodes in {place}, as they were set up")
+        return layout
     layout = plan(place, asked.nodes)
     layout.store(asked.ttl)
-    from appliance.cli.node_file import load
-
-    load(layout.nodes[0].config)
     return layout
 
 
@@ -128,19 +130,24 @@ def _missing(view: Document, nodes: int) -> str:
     return "" if len(streaming) == nodes else f"{len(streaming)} of {nodes} nodes are there"
 
 
-def banner(layout: Layout) -> list[str]:
-    which = "" if layout.directory == chosen("") else f" --dir {layout.directory}"
+def banner(layout: Layout, *, default: bool) -> list[str]:
+    command, where = _command(), "" if default else f" --dir {layout.directory}"
     return [
         "",
         f"DSN     {demo_uri(layout)}",
         *(f"{node.name}      {node.api_url}/   (data {node.data_dir})" for node in layout.nodes),
         "",
-        f"try     appliance status --config {layout.directory} --watch",
-        f"        appliance demo load{which}",
-        f"        appliance demo kill-primary{which}",
-        f"end     Ctrl-C here, or: appliance demo down{which}",
-        "",
+        f"try     {command} status --watch --config {layout.directory}",
+        f"        {command} demo load{where}",
+        f"        {command} demo kill-primary{where}",
+        f"end     {command} demo down{where}",
     ]
+
+
+def _command() -> str:
+    """What a person can type: the command may not be on the path of a shell."""
+    beside = Path(sys.executable).with_name("appliance")
+    return str(beside) if shutil.which("appliance") is None and beside.exists() else "appliance"
 
 
 def detached(directory: str, asked: Asked) -> int:
@@ -162,9 +169,8 @@ def detached(directory: str, asked: Asked) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(60)
         raise
-    layout = Layout.load(place)
-    say(sys.stdout, *(line for line in banner(layout) if not line.startswith("end ")))
-    say(sys.stdout, f"end     appliance demo down --dir {place}   (supervisor: pid {child.pid}, {log})")
+    say(sys.stdout, *banner(Layout.load(place), default=place == default_directory()))
+    say(sys.stderr, f"the supervisor is pid {child.pid}, its log {log}")
     return Code.DONE
 
 

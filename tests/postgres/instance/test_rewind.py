@@ -1,10 +1,13 @@
 """A diverged primary comes back by pg_rewind, or the job says that only a clone helps (safety R12, R15)."""
 
-import shutil
 import signal
+import time
 
-from appliance.postgres.directory import inspect, rewind_mark
-from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
+from appliance.postgres.credentials import REWIND_ROLE
+from appliance.postgres.directory import inspect, processes_in, rewind_mark
+from appliance.postgres.history import place_placeholders, read_history, remove_placeholders_above_real
+from appliance.postgres.settings import write_standby_signal
+from appliance.postgres.specs import Rewind
 
 
 def failed_over(primary, standby, timeline=3):
@@ -75,6 +78,47 @@ def failed_over_back(standby, primary):
     standby.until(lambda seen: seen.checkpoint_timeline == 4)
 
 
+def test_a_crashed_primary_that_was_to_start_as_a_standby_rejoins(pair):
+    """Its node died between writing standby.signal and the start."""
+    primary, standby = pair
+    failed_over(primary, standby)
+    primary.crash()
+    write_standby_signal(primary.data_dir)
+    standby.stop()
+    job = primary.rewind(standby, 3)
+    assert not job.ok
+    assert inspect(primary.data_dir, primary.binaries).standby_signal
+    standby.start()
+    job = primary.rewind(standby, 3)
+    assert job.ok, job
+    rejoins(primary, standby)
+
+
+def test_a_standby_that_got_more_than_the_new_primary_rejoins(pair, member):
+    primary, ahead = pair
+    behind = member("pg3")
+    assert behind.clone(primary).ok
+    behind.follow(None)
+    behind.start(standby=True)
+    primary.sql("CREATE TABLE public.lost AS SELECT 1 AS id")
+    ahead.caught_up(primary)
+    primary.crash()
+    behind.promote(2)
+    behind.sql("CREATE TABLE public.kept AS SELECT 1 AS id")
+    behind.monitor.checkpoint(limit_s=20)
+    behind.until(lambda seen: seen.checkpoint_timeline == 2)
+    (switch,) = read_history(behind.data_dir / "pg_wal", 2)
+    assert ahead.seen().position_lsn > switch.switch_lsn
+    ahead.follow(behind)
+    ahead.reload()
+    time.sleep(1)
+    assert not ahead.seen().streaming, "PostgreSQL itself does not let it follow"
+    ahead.stop()
+    job = ahead.rewind(behind, 2)
+    assert job.ok, job
+    rejoins(ahead, behind)
+
+
 def test_nothing_is_rewound_where_nothing_diverged(pair):
     primary, standby = pair
     primary.sql("CREATE TABLE public.kept AS SELECT 1 AS id")
@@ -115,6 +159,24 @@ def test_a_rewind_that_was_killed_while_it_wrote_leaves_a_mark(pair):
     assert job.needs_clone
     assert primary.clone(standby).ok
     assert not inspect(primary.data_dir, primary.binaries).rewind_unfinished
+
+
+def test_a_rewind_that_is_killed_under_way_is_not_started_but_cloned(pair):
+    primary, standby = pair
+    failed_over(primary, standby)
+    primary.crash()
+    database = standby.conninfo(REWIND_ROLE, primary, dbname="postgres")
+    job = primary.job(Rewind(primary.binaries, primary.data_dir, database, 3))
+    while not rewind_mark(primary.data_dir).exists():
+        time.sleep(0.001)
+    job.kill()
+    seen = job.look()
+    assert seen.ok is False
+    assert "signal 9" in seen.error
+    assert inspect(primary.data_dir, primary.binaries).rewind_unfinished
+    assert processes_in(primary.data_dir) == []
+    assert primary.clone(standby).ok
+    rejoins(primary, standby)
 
 
 def test_an_unreachable_source_is_no_reason_for_a_clone(pair):
@@ -166,4 +228,3 @@ def test_placeholders_of_a_promotion_that_never_was_do_not_disturb_a_rewind(pair
     assert job.ok, job
     rejoins(primary, standby)
     assert remove_placeholders_above_real(primary.data_dir / "pg_wal") == ()
-    shutil.rmtree(primary.root / "job")

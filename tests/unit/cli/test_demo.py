@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cli.demo import layout as layout_module
 from appliance.cli.demo import processes
 from appliance.cli.demo.layout import HOST, Layout, plan
 from appliance.cli.demo.load import Ledger
@@ -42,14 +43,22 @@ def test_every_node_has_a_file_that_loads(layout):
     assert Layout.load(layout.directory) == layout
 
 
-def test_taken_ports_are_passed_over(tmp_path):
-    first = plan(tmp_path, 1).nodes[0]
+def test_taken_ports_are_passed_over(tmp_path, monkeypatch):
     with socket.socket() as taken:
-        taken.bind((HOST, first.postgres_port))
+        taken.bind((HOST, 0))
         taken.listen()
-        second = plan(tmp_path, 1).nodes[0]
+        port = taken.getsockname()[1]
+        monkeypatch.setitem(layout_module.PREFERRED, "postgres", port)
 
-    assert second.postgres_port > first.postgres_port
+        assert plan(tmp_path, 1).nodes[0].postgres_port > port
+
+
+def test_what_makes_no_node_file_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(CommandError, match=r"bootstrap\.config\.ttl: 60 % of 1s is 0\.6s") as caught:
+        plan(tmp_path, 1).store("1s")
+
+    assert caught.value.code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("manifest", [None, "", "[]", '{"nodes": [{"name": "n1"}]}'])

@@ -23,7 +23,7 @@ class Bench:
         self.sent = []
         self.applied = []
         self.numbers = itertools.count(1)
-        self.journal = Journal(directory, "c", "n2")
+        self.journal = Journal(directory, "c", "n2", members)
         self.core = Core(
             config,
             self.journal,
@@ -44,7 +44,7 @@ class Bench:
         copy = self.directory / f"copy{next(self.numbers)}"
         copy.mkdir()
         shutil.copy(self.journal.path, copy / FILE_NAME)
-        journal = Journal(copy, "c", "n2")
+        journal = Journal(copy, "c", "n2", self.journal.identity.members)
         content = (journal[:], journal.term, journal.vote)
         journal.close()
         return content

@@ -12,10 +12,11 @@ from raft.api import JournalDamaged, ReplicaError, ReplicaFailed
 from raft.journal import FILE_NAME, Journal
 
 REPOSITORY = Path(__file__).parents[3]
+MEMBERS = ("n1", "n2", "n3")
 
 
 def opened(directory):
-    return Journal(directory, "c", "n1")
+    return Journal(directory, "c", "n1", MEMBERS)
 
 
 def content(journal):
@@ -119,10 +120,17 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path, data):
 def test_a_journal_of_another_cluster_or_replica_is_refused(tmp_path):
     opened(tmp_path).close()
     with pytest.raises(ReplicaError, match=r"belongs to replica 'n1' of cluster 'c', this is 'n2' of 'c'"):
-        Journal(tmp_path, "c", "n2")
+        Journal(tmp_path, "c", "n2", MEMBERS)
     with pytest.raises(ReplicaError, match="this is 'n1' of 'other'"):
-        Journal(tmp_path, "other", "n1")
+        Journal(tmp_path, "other", "n1", MEMBERS)
     opened(tmp_path).close()  # and nothing is held by the refused ones
+
+
+def test_other_members_are_refused_in_any_order_the_same_are_not(tmp_path):
+    opened(tmp_path).close()
+    Journal(tmp_path, "c", "n1", reversed(MEMBERS)).close()
+    with pytest.raises(ReplicaError, match="begun with the members n1, n2, n3, now they are n1, n2"):
+        Journal(tmp_path, "c", "n1", ("n1", "n2"))
 
 
 def test_the_replica_id_stays_and_differs_between_journals(tmp_path):
@@ -183,7 +191,7 @@ import resource, sys
 from pathlib import Path
 from raft.api import ReplicaFailed
 from raft.journal import Journal
-journal = Journal(Path({str(tmp_path)!r}), "c", "n1")
+journal = Journal(Path({str(tmp_path)!r}), "c", "n1", ["n1"])
 journal.add(b"\\1", 1, 0)
 journal.sync()
 journal.add(b"\\0acknowledged", 2, 1)
@@ -202,7 +210,7 @@ for attempt in range(2):
     subprocess.run(
         [sys.executable, "-c", code], check=True, timeout=20, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
     )
-    journal = opened(tmp_path)
+    journal = Journal(tmp_path, "c", "n1", ["n1"])
     assert [command for command, _, _ in journal[:]] == [b"\1", b"\0acknowledged"]
     journal.close()
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY

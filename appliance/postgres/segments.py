@@ -1,0 +1,25 @@
+"""Which timeline a standby's WAL is on, as the names of its segments tell: no function of PostgreSQL 15 does."""
+
+from pathlib import Path
+
+_WAL_ID_BYTES = 1 << 32
+
+
+def segment_name(timeline: int, lsn: int, segment_bytes: int) -> str:
+    """The file that holds the last byte before `lsn`."""
+    number = (lsn - 1) // segment_bytes
+    high, low = divmod(number, _WAL_ID_BYTES // segment_bytes)
+    return f"{timeline:08X}{high:08X}{low:08X}"
+
+
+def newest_timeline(wal_dir: Path, lsn: int, segment_bytes: int) -> int:
+    """The newest timeline that has the WAL before `lsn`; 0 when no segment holds it.
+
+    A receiver that went over to a new timeline writes its segment anew from the start, while the control file goes on
+    naming the old timeline until the next restartpoint. Up to where they part, both hold the same.
+    """
+    if lsn == 0:
+        return 0
+    place = segment_name(0, lsn, segment_bytes)[8:]
+    names = (path.name for path in wal_dir.glob(f"????????{place}"))
+    return max((int(name[:8], 16) for name in names), default=0)

@@ -1,0 +1,49 @@
+"""The first minutes of a cluster: waiting, bootstrap once and only once, and what stands in its way."""
+
+from tests.harness.cluster import START_LIMIT_S, Cluster
+
+
+def test_nodes_wait_for_a_bootstrap_and_form_a_cluster_after_one_command():
+    with Cluster() as cluster:
+        cluster.start()
+        cluster.wait_until(
+            lambda: all("appliance bootstrap" in node.view()["waiting_for"] for node in cluster),
+            15,
+            "all nodes wait for a bootstrap, and say so",
+        )
+        done = cluster["n2"].command("bootstrap", "--yes")
+        assert done.returncode == 0, done
+        assert cluster.wait_whole(START_LIMIT_S).name == "n2"
+        assert cluster["n1"].view()["system_identifier"] in done.stdout
+
+
+def test_a_second_bootstrap_is_refused(cluster):
+    before = cluster["n1"].view()
+    again = cluster["n3"].command("bootstrap", "--yes")
+    assert again.returncode == 4
+    assert "bootstrap.done" in again.stderr + again.stdout
+    assert cluster["n1"].post("bootstrap").body["code"] == "bootstrap.done"
+    assert cluster["n1"].view()["epoch"] == before["epoch"]
+
+
+def test_bootstrap_leaves_a_directory_with_other_files_alone():
+    with Cluster(1) as cluster:
+        node = cluster["n1"]
+        node.data_dir.mkdir()
+        letter = node.data_dir / "letter.txt"
+        letter.write_text("not a database")
+        cluster.start()
+        cluster.wait_until(lambda: node.view()["quorum"], 15, "the node is up")
+        refused = node.command("bootstrap", "--yes")
+        assert refused.returncode == 4
+        assert "bootstrap.directory_not_empty" in refused.stderr + refused.stdout
+        assert [file.name for file in node.data_dir.iterdir()] == ["letter.txt"]
+        assert not node.view()["system_identifier"]
+
+
+def test_one_node_alone_is_a_cluster():
+    with Cluster(1) as cluster:
+        cluster.start()
+        cluster.bootstrap()
+        assert cluster.wait_whole(START_LIMIT_S).name == "n1"
+        assert cluster["n1"].health("/primary") == 200

@@ -1,0 +1,82 @@
+"""Everything of a node dies at once: failover within ttl and a little, and the way back in."""
+
+import shutil
+import signal
+import time
+
+from tests.harness.cluster import TTL_S
+from tests.harness.ledger import Ledger, expect_same_everywhere
+
+
+def test_a_lost_primary_is_replaced_within_ttl_and_comes_back_by_rewind(cluster):
+    old = cluster.primary()
+    with Ledger(cluster) as ledger:
+        old.lose_host()
+        lost_s = time.monotonic()
+        back = ledger.wait_for_writes(2 * TTL_S)
+        assert back.acked_s - lost_s < TTL_S + 2
+        old.start()
+        new = cluster.wait_whole()
+        audit = ledger.audit(new)
+    assert new is not old
+    audit.expect_loss_only_after(lost_s - 0.5, 0.5)
+    assert [job["job"] for job in old.logged("job.ended", failed=False)] == ["rewind"]
+    assert not (old.directory / "data.replaced").exists()
+    expect_same_everywhere(cluster)
+
+
+def test_a_second_primary_is_lost_right_after_the_first(cluster):
+    """Both standbys know the newest timeline from their WAL alone: no restartpoint was made on it (T2)."""
+    first = cluster.primary()
+    with Ledger(cluster) as ledger:
+        first.end(signal.SIGINT)
+        ledger.wait_for_writes(5)
+        first.start()
+        second = cluster.wait_whole()
+        ledger.wait_for_writes(5)
+        second.lose_host()
+        lost_s = time.monotonic()
+        assert ledger.wait_for_writes(2 * TTL_S).acked_s - lost_s < TTL_S + 2
+        second.start()
+        third = cluster.wait_whole()
+        audit = ledger.audit(third)
+    audit.expect_loss_only_after(lost_s - 0.5, 0.5)
+    assert [job for node in cluster if node is not second for job in node.logged("job.ended")] == []
+    expect_same_everywhere(cluster)
+
+
+def test_a_lost_standby_is_not_noticed_by_clients(cluster):
+    primary, standby = cluster.primary(), cluster.standbys()[0]
+    with Ledger(cluster) as ledger:
+        standby.lose_host()
+        ledger.wait_for_writes(2)
+        cluster.wait_until(lambda: primary.view()["verdict"] == "degraded", 5, "the loss is shown")
+        standby.start()
+        assert cluster.wait_whole() is primary
+        audit = ledger.audit(primary)
+    audit.expect_no_loss()
+    assert audit.longest_gap_s() < 1
+    expect_same_everywhere(cluster)
+
+
+def test_a_standby_without_its_directory_clones_again(cluster):
+    primary, standby = cluster.primary(), cluster.standbys()[0]
+    standby.lose_host()
+    shutil.rmtree(standby.data_dir)
+    standby.start()
+    assert cluster.wait_whole() is primary
+    assert [job["job"] for job in standby.logged("job.ended", failed=False)] == ["clone"]
+
+
+def test_all_nodes_lost_at_once_come_back_with_everything_twice(cluster):
+    for _ in range(2):
+        with Ledger(cluster) as ledger:
+            ledger.wait_for_writes(5, more=100)
+            for node in cluster:
+                node.lose_host()
+            ledger.stop()
+            cluster.start()
+            primary = cluster.wait_whole()
+            audit = ledger.audit(primary)
+        audit.expect_no_loss()
+        expect_same_everywhere(cluster)

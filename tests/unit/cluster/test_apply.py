@@ -1,0 +1,445 @@
+"""`apply` is total, a refusal changes nothing, and what R5, R7, R10, R13 and R14 promise holds on any walk."""
+
+from dataclasses import replace
+from random import Random
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+
+from appliance.cluster.apply import apply
+from appliance.cluster.commands import (
+    AbandonBootstrap,
+    Announce,
+    Appoint,
+    BeginBootstrap,
+    Command,
+    Depose,
+    FinishBootstrap,
+    NotePosition,
+    OpenElection,
+    Promoted,
+    Rebuild,
+    Rebuilt,
+    Release,
+    SetConfig,
+)
+from appliance.cluster.config import read_policy
+from appliance.cluster.state import (
+    Bootstrap,
+    Change,
+    ClusterState,
+    Election,
+    LeaseStatus,
+    NodeRole,
+    Position,
+)
+
+from .building import (
+    AT,
+    LIMIT,
+    LSN,
+    SWITCH,
+    TAPES,
+    Tape,
+    appoint,
+    member,
+    next_command,
+    state,
+    sync,
+    vacant,
+    vote,
+    with_members,
+)
+
+
+def done(before, command):
+    applied = apply(before, command)
+    assert applied.refused is None, applied.refused
+    return applied.state
+
+
+def refused(before, command):
+    applied = apply(before, command)
+    assert applied.refused is not None, "was applied"
+    assert applied.state is before
+    code, colon, reason = applied.refused.partition(": ")
+    assert colon
+    assert reason
+    return code
+
+
+# Any walk
+
+
+def check_step(before, command, applied):
+    after = applied.state
+    if applied.refused is not None:
+        assert after is before
+        return
+    assert after.epoch >= before.epoch
+    if isinstance(command, Appoint):
+        check_appointment(before, command, after)
+    elif not isinstance(command, FinishBootstrap):
+        assert (after.appointment and after.appointment.epoch) == (before.appointment and before.appointment.epoch)
+        assert after.lease is before.lease or after.lease is not LeaseStatus.HELD
+    check_state(after)
+
+
+def check_appointment(before, command, after):
+    new, old = after.appointment, before.appointment
+    assert before.election is not None
+    assert new.epoch == command.election == before.election.number
+    assert old is None or new.epoch > old.epoch
+    assert new.timeline > max(t.number for t in before.timelines)
+    assert all(v.election == new.epoch for v in command.votes)
+    assert not before.members[new.node].rebuilding
+    assert new.incarnation == before.members[new.node].incarnation != ""
+    running = before.running_operation()
+    accepted = running is not None and running.allow_data_loss and running.target == new.node
+    if not before.synchronous:
+        assert before.lease is not LeaseStatus.HELD
+    if not before.synchronous and not accepted and before.last_known is not None:
+        limit = read_policy(before.config.document).maximum_lag_on_failover_bytes
+        assert before.last_known.lsn - new.start.lsn <= limit
+    if not accepted:
+        assert new.start == max((v.position for v in command.votes), key=lambda p: (p.timeline, p.lsn))
+
+
+def check_state(after):
+    numbers = [t.number for t in after.timelines]
+    assert len(set(numbers)) == len(numbers)
+    assert all(t.parent < t.number for t in after.timelines)
+    assert len({h.epoch for h in after.history}) == len(after.history)
+    assert sum(not o.phase.ended for o in after.operations) <= 1
+    held = after.appointment
+    if held is not None:
+        assert held.epoch <= after.epoch
+        assert held.timeline == after.highest_timeline
+        assert after.members[held.node].incarnation == held.incarnation
+        assert not after.members[held.node].rebuilding
+    if after.lease is LeaseStatus.HELD:
+        assert after.election is None
+
+
+STARTS = {
+    "empty": ClusterState(),
+    "announced": ClusterState(members=state().members),
+    "bootstrapping": ClusterState(members=state().members, bootstrap=Bootstrap("pg1")),
+    "healthy": state(),
+    "vacant": vacant(),
+    "synchronous": vacant(sync=(sync(1, "pg2", "pg3"),)),
+    "joint": vacant(sync=(sync(2, "pg2", "pg3"), sync(1, "pg2", version=2))),
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+@settings(max_examples=200, deadline=None)
+@given(choices=TAPES)
+def test_no_walk_breaks_a_promise(start, choices):
+    present, tape = start, Tape(choices)
+    while tape.left > 0:
+        command = next_command(present, tape)
+        applied = apply(present, command)
+        assert applied == apply(present, command)
+        check_step(present, command, applied)
+        present = applied.state
+
+
+def test_random_walks_get_everywhere_and_break_no_promise():
+    applied_kinds = set()
+    for seed in range(400):
+        present, tape = state(), Tape(Random(seed).randbytes(600))
+        while tape.left > 0:
+            command = next_command(present, tape)
+            applied = apply(present, command)
+            check_step(present, command, applied)
+            if applied.refused is None and present.initialised:
+                applied_kinds.add(type(command))
+            present = applied.state
+    assert applied_kinds == set(get_args(Command)) - {BeginBootstrap, AbandonBootstrap, FinishBootstrap}
+
+
+# Members
+
+
+def test_a_node_announces_itself_and_changes_its_address():
+    moved = member("pg2", raft="10.0.0.9:7400", tags={"nofailover": True})
+    after = done(state(), Announce(moved))
+
+    assert after.members["pg2"].raft == "10.0.0.9:7400"
+    assert after.members["pg2"].tags == {"nofailover": True}
+
+
+def test_an_announcement_does_not_touch_incarnation_or_rebuilding():
+    before = with_members(state(), member("pg2", incarnation="", rebuilding=True))
+    after = done(before, Announce(member("pg2", incarnation="mine", rebuilding=False)))
+
+    assert after.members["pg2"].incarnation == ""
+    assert after.members["pg2"].rebuilding
+
+
+def test_r13_a_new_member_does_not_bring_its_own_incarnation():
+    after = done(state(), Announce(member("pg4", incarnation="mine", rebuilding=True)))
+
+    assert after.members["pg4"].incarnation == ""
+    assert not after.members["pg4"].rebuilding
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (Announce(member("pg2", raft="10.0.0.1:7400")), "member.address_taken"),
+        (Announce(replace(member("pg2"), name="")), "member.nameless"),
+    ],
+)
+def test_an_announcement_is_refused(command, code):
+    assert refused(state(), command) == code
+
+
+# Bootstrap
+
+ANNOUNCED = ClusterState(members={n: member(n, incarnation="") for n in ("pg1", "pg2", "pg3")})
+BEGIN = BeginBootstrap("shop", "pg1", {"ttl": "8s"})
+FINISH = FinishBootstrap("pg1", "7423", "inc-1", Position(1, 100), AT)
+
+
+def test_a_bootstrap_becomes_epoch_1_on_timeline_1():
+    after = done(done(ANNOUNCED, BEGIN), FINISH)
+
+    assert (after.name, after.system_identifier, after.epoch, after.primary) == ("shop", "7423", 1, "pg1")
+    assert after.appointment.opened
+    assert after.highest_timeline == 1
+    assert after.members["pg1"].incarnation == "inc-1"
+    assert after.history[0].change is Change.BOOTSTRAP
+    assert after.config.document == {"ttl": "8s"}
+
+
+def test_a_bootstrap_that_is_given_up_can_begin_elsewhere():
+    begun = done(ANNOUNCED, BEGIN)
+    given_up = done(begun, AbandonBootstrap("pg1", "not empty"))
+
+    assert done(given_up, replace(BEGIN, node="pg2")).bootstrap == Bootstrap("pg2")
+    assert refused(begun, replace(BEGIN, node="pg2")) == "bootstrap.running"
+    assert done(begun, BEGIN).bootstrap == Bootstrap("pg1"), "the same node may ask again"
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "code"),
+    [
+        (state(), BEGIN, "bootstrap.done"),
+        (state(), FINISH, "bootstrap.done"),
+        (ANNOUNCED, replace(BEGIN, node="pg9"), "member.unknown"),
+        (ANNOUNCED, replace(BEGIN, document={"ttl": "1s"}), "config.invalid"),
+        (ANNOUNCED, FINISH, "bootstrap.not_yours"),
+        (ANNOUNCED, AbandonBootstrap("pg1", ""), "bootstrap.not_yours"),
+        (done(ANNOUNCED, BEGIN), replace(FINISH, node="pg2"), "bootstrap.not_yours"),
+        (done(ANNOUNCED, BEGIN), AbandonBootstrap("pg2", ""), "bootstrap.not_yours"),
+        (done(ANNOUNCED, BEGIN), replace(FINISH, system_identifier=""), "bootstrap.incomplete"),
+        (done(ANNOUNCED, BEGIN), replace(FINISH, position=Position(2, 0)), "bootstrap.incomplete"),
+    ],
+)
+def test_a_bootstrap_step_is_refused(before, command, code):
+    assert refused(before, command) == code
+
+
+# Lease
+
+
+def test_a_lease_is_deposed_released_and_not_taken_back():
+    expired = done(state(), Depose(4, "silent"))
+    released = done(state(), Release(4, "pg1", "stopped", Position(2, LSN + 7)))
+
+    assert (expired.lease, expired.primary) == (LeaseStatus.EXPIRED, None)
+    assert (released.lease, released.last_known) == (LeaseStatus.RELEASED, Position(2, LSN + 7))
+    for gone in (expired, released):
+        assert refused(gone, Depose(4, "")) == "lease.not_held"
+        assert refused(gone, Release(4, "pg1", "")) == "lease.not_held"
+
+
+def test_a_release_without_a_position_or_with_an_older_one_keeps_the_last_known():
+    assert done(state(), Release(4, "pg1", "")).last_known == Position(2, LSN)
+    assert done(state(), Release(4, "pg1", "", Position(2, 5))).last_known == Position(2, LSN)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [Depose(3, ""), Depose(5, ""), Release(3, "pg1", ""), Release(4, "pg2", ""), NotePosition(3, Position(2, LSN + 9))],
+    ids=str,
+)
+def test_a_step_for_another_epoch_is_refused(command):
+    assert refused(state(), command) == "epoch.moved"
+
+
+def test_the_last_known_position_never_goes_back():
+    assert done(state(), NotePosition(4, Position(2, LSN + 1))).last_known == Position(2, LSN + 1)
+    assert refused(state(), NotePosition(4, Position(2, LSN - 1))) == "position.old"
+    assert refused(state(), NotePosition(4, Position(1, LSN + 1))) == "position.old"
+
+
+# Elections
+
+
+def test_an_election_takes_a_new_number_and_the_later_last_known_position():
+    before = state(lease=LeaseStatus.EXPIRED)
+    after = done(before, OpenElection(5, 4, "why", "pg2", Position(2, LSN + 5)))
+
+    assert (after.epoch, after.election, after.last_known) == (5, Election(5, "why", "pg2"), Position(2, LSN + 5))
+    assert done(before, OpenElection(5, 4, "why", "", Position(2, 0))).last_known == Position(2, LSN)
+    assert done(after, OpenElection(6, 4, "again")).election.number == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "code"),
+    [
+        (state(), OpenElection(5, 4, ""), "lease.held"),
+        (ANNOUNCED, OpenElection(1, 0, ""), "cluster.uninitialised"),
+        (vacant(), OpenElection(6, 3, ""), "epoch.moved"),
+        (vacant(), OpenElection(5, 4, ""), "election.number"),
+        (vacant(), OpenElection(4, 4, ""), "election.number"),
+    ],
+)
+def test_an_election_is_refused(before, command, code):
+    assert refused(before, command) == code
+
+
+def test_an_appointment_ends_the_election_and_assigns_the_timeline():
+    after = done(vacant(), appoint("pg2", vote("pg2"), vote("pg3", LSN - 1)))
+
+    assert (after.primary, after.epoch, after.election) == ("pg2", 5, None)
+    assert after.appointment.start == Position(2, LSN)
+    assert not after.appointment.opened
+    assert after.appointment.holders == {"pg1", "pg2"}, "the voters at the winning position, and the previous primary"
+    assert after.timelines[-1].number == 3
+    assert after.timelines[-1].switch_lsn is None
+    assert (after.history[-1].change, after.history[-1].previous) == (Change.FAILOVER, "pg1")
+
+
+def test_the_same_node_may_be_appointed_again_under_a_new_epoch():
+    after = done(vacant(), appoint("pg1", vote("pg1")))
+
+    assert (after.primary, after.appointment.epoch, after.appointment.timeline) == ("pg1", 5, 3)
+    assert after.history[-1].change is Change.REAPPOINTED
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "code"),
+    [
+        (state(), appoint("pg2", vote("pg2")), "election.moved"),
+        (vacant(), appoint("pg2", vote("pg2", election=4), election=4), "election.moved"),
+        (vacant(), appoint("pg2", vote("pg2", election=4)), "election.other"),
+        (vacant(), appoint("pg2", vote("pg2"), timeline=2), "timeline.used"),
+        (vacant(), appoint("pg2", vote("pg2"), timeline=4), "timeline.used"),
+        (vacant(), appoint("pg2", vote("pg3")), "candidate.no_vote"),
+        (vacant(), appoint("pg2"), "candidate.no_vote"),
+        (vacant(), appoint("pg2", vote("pg2"), vote("pg2")), "election.double_vote"),
+        (vacant(), appoint("pg2", vote("pg2", LSN - 1), vote("pg3")), "candidate.behind"),
+        (vacant(), appoint("pg2", vote("pg2", timeline=1), vote("pg3", 0)), "candidate.behind"),
+        (vacant(), appoint("pg2", vote("pg2", LSN - LIMIT - 1)), "candidate.lagging"),
+        (vacant(), appoint("pg2", vote("pg2", SWITCH + 1, timeline=1)), "candidate.timeline"),
+        (vacant(), appoint("pg2", vote("pg2", incarnation="older")), "candidate.incarnation"),
+        (vacant(), appoint("pg2", vote("pg2", incarnation="")), "candidate.incarnation"),
+        (vacant(), appoint("pg9", vote("pg9")), "member.unknown"),
+        (with_members(vacant(), member("pg2", rebuilding=True)), appoint("pg2", vote("pg2")), "candidate.no_data"),
+        (with_members(vacant(), member("pg2", NodeRole.WITNESS)), appoint("pg2", vote("pg2")), "candidate.no_data"),
+        (vacant(lease=LeaseStatus.HELD), appoint("pg2", vote("pg2")), "lease.held"),
+        # T4: a change of S commits just before the appointment.
+        (vacant(sync=(sync(1, "pg3"),)), appoint("pg2", vote("pg2")), "quorum.votes_missing"),
+        # T5: while a change is joint the smallest k counts, and 0 means that the primary alone may have acknowledged.
+        (vacant(sync=(sync(1, "pg2"), sync(0, version=2))), appoint("pg2", vote("pg2")), "quorum.votes_missing"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_an_appointment_is_refused(before, command, code):
+    assert refused(before, command) == code
+
+
+def test_r10_the_limit_of_lag_is_inclusive():
+    assert done(vacant(), appoint("pg2", vote("pg2", LSN - LIMIT))).primary == "pg2"
+
+
+def test_r10_a_node_at_the_end_of_the_previous_timeline_lacks_only_what_came_after():
+    short = vacant(last_known=Position(2, SWITCH + LIMIT))
+
+    assert done(short, appoint("pg2", vote("pg2", SWITCH, timeline=1))).primary == "pg2"
+    assert refused(short, appoint("pg2", vote("pg2", SWITCH - 1, timeline=1))) == "candidate.lagging"
+
+
+# Promotion
+
+
+APPOINTED = done(vacant(), appoint("pg2", vote("pg2")))
+
+
+def test_a_promotion_is_recorded_once_with_its_switch_point():
+    after = done(APPOINTED, Promoted(5, "pg2", 3, 2, LSN + 8))
+
+    assert after.appointment.opened
+    assert after.timelines[-1].switch_lsn == LSN + 8
+    assert after.timelines[-1].parent == 2
+    assert after.last_known == Position(3, LSN + 8)
+    assert after.history[-1].lsn == LSN + 8
+    assert refused(after, Promoted(5, "pg2", 3, 2, LSN + 9)) == "timeline.recorded"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (Promoted(4, "pg2", 3, 2, LSN), "epoch.moved"),
+        (Promoted(5, "pg1", 3, 2, LSN), "epoch.moved"),
+        (Promoted(5, "pg2", 4, 2, LSN), "timeline.wrong"),
+        (Promoted(5, "pg2", 3, 3, LSN), "timeline.parent"),
+        (Promoted(5, "pg2", 3, 7, LSN), "timeline.parent"),
+    ],
+)
+def test_a_promotion_is_refused(command, code):
+    """A parent at or above its child would make a circle of history, and every walk along it endless."""
+    assert refused(APPOINTED, command) == code
+
+
+# Rebuilding (R13)
+
+
+def test_r13_a_rebuild_takes_the_vote_and_the_hold_until_it_is_complete():
+    begun = done(state(), Rebuild("pg3"))
+
+    assert begun.members["pg3"].rebuilding
+    assert begun.members["pg3"].incarnation == ""
+    assert begun.appointment.holders == {"pg1"}
+    complete = done(begun, Rebuilt("pg3", "inc-new"))
+    assert not complete.members["pg3"].rebuilding
+    assert complete.members["pg3"].incarnation == "inc-new"
+    assert complete.appointment.holders == {"pg1"}, "a clone may lack what this very node had acknowledged (T11)"
+
+
+def test_t11_a_vote_cast_before_the_rebuild_counts_no_more():
+    rebuilt = done(done(vacant(), Rebuild("pg2")), Rebuilt("pg2", "inc-new"))
+
+    assert refused(rebuilt, appoint("pg2", vote("pg2"))) == "candidate.incarnation"
+
+
+@pytest.mark.parametrize(
+    ("before", "command", "code"),
+    [
+        (state(), Rebuild("pg1"), "rebuild.last_primary"),
+        (vacant(), Rebuild("pg1"), "rebuild.last_primary"),
+        (state(), Rebuild("pg9"), "member.unknown"),
+        (state(sync=(sync(1, "pg2", "pg3"),)), Rebuild("pg3"), "rebuild.synchronous"),
+        (state(sync=(sync(1, "pg3"), sync(1, "pg2", version=2))), Rebuild("pg3"), "rebuild.synchronous"),
+        (state(), Rebuilt("pg3", "inc-new"), "rebuild.not_begun"),
+        (state(), Rebuilt("pg9", "inc-new"), "member.unknown"),
+    ],
+)
+def test_r13_a_rebuild_is_refused(before, command, code):
+    assert refused(before, command) == code
+
+
+# Configuration
+
+
+def test_a_configuration_is_replaced_by_version():
+    after = done(state(), SetConfig(1, {"ttl": "9s"}))
+
+    assert (after.config.version, after.config.document) == (2, {"ttl": "9s"})
+    assert refused(after, SetConfig(1, {"ttl": "8s"})) == "config.version"
+    assert refused(after, SetConfig(2, {"tttl": "8s"})) == "config.invalid"

@@ -1,0 +1,30 @@
+"""Names of WAL segments, and the timeline that they give away."""
+
+import pytest
+
+from appliance.postgres.segments import newest_timeline, segment_name
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("lsn", "segment_bytes", "name"),
+    [
+        (0x7002000, 16 * MB, "000000020000000000000007"),
+        (0x7000000, 16 * MB, "000000020000000000000006"),
+        (0x1_00000001, 16 * MB, "000000020000000100000000"),
+        (0x1_00000000, 16 * MB, "0000000200000000000000FF"),
+        (0x1_00000000, 1024 * MB, "000000020000000000000003"),
+    ],
+)
+def test_the_last_byte_before_an_lsn_decides(lsn, segment_bytes, name):
+    assert segment_name(2, lsn, segment_bytes) == name
+
+
+def test_the_newest_timeline_that_has_the_wal_wins(tmp_path):
+    for name in ("000000010000000000000007", "000000030000000000000007", "000000040000000000000008", "00000004.history"):
+        (tmp_path / name).touch()
+    assert newest_timeline(tmp_path, 0x7002000, 16 * MB) == 3
+    assert newest_timeline(tmp_path, 0x8002000, 16 * MB) == 4
+    assert newest_timeline(tmp_path, 0x9002000, 16 * MB) == 0
+    assert newest_timeline(tmp_path, 0, 16 * MB) == 0
