@@ -69,7 +69,7 @@ class Link:
         self._backlog: deque[memoryview] = deque()
         self._backlog_bytes = 0
         self._sent_s = 0.0
-        self._problem: str | None = "not connected yet"
+        self._problem: str | None = f"{peer} at {place}: not connected yet"
         self._closed = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"raft link {peer}", daemon=True)

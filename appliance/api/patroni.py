@@ -92,13 +92,15 @@ def _instance(present: Present) -> Document:
         document["xlog"] = {
             "received_location": instance.received_lsn,
             "replayed_location": instance.replayed_lsn,
-            "replayed_timestamp": None,
-            "paused": False,
+            "replayed_timestamp": present.published.replay_timestamp,
+            "paused": present.published.replay_paused,
         }
         state = replication_state(present)
         document |= {} if state is None else {"replication_state": state}
     else:
         document["xlog"] = {"location": instance.lsn}
+    if present.published.walsenders:
+        document["replication"] = to_json(present.published.walsenders)
     return document
 
 

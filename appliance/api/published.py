@@ -33,6 +33,18 @@ class RaftSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class WalSenderSeen:
+    """One row of pg_stat_replication, as `/patroni` shows it."""
+
+    usename: str
+    application_name: str
+    client_addr: str
+    state: str
+    sync_state: str
+    sync_priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """Everything this node knows at one moment; the control loop replaces it, anybody reads it."""
 
@@ -56,6 +68,10 @@ class Published:
     """what this node does as raft leader, in words; empty on the others"""
     waiting_for: str = ""
     """what start-up waits for, in words: unreachable peers, bootstrap"""
+    walsenders: tuple[WalSenderSeen, ...] = ()
+    replay_timestamp: str | None = None
+    """of the last replayed commit, the primary's clock; None on a primary and before the first"""
+    replay_paused: bool = False
     last_renewal_s: float | None = None
     """age of the last confirmed renewal or report round trip to the raft leader, as of `taken_s`"""
 

@@ -130,9 +130,9 @@ def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterS
         return f"bootstrap.done: cluster {state.name!r} has system identifier {state.system_identifier}"
     if state.bootstrap is None or state.bootstrap.node != command.node:
         return f"bootstrap.not_yours: {command.node} is not initialising the cluster"
-    if not command.system_identifier or command.position.timeline != 1:
-        return "bootstrap.incomplete: a new cluster has a system identifier and starts on timeline 1"
-    member = replace(state.members[command.node], incarnation=command.incarnation)
+    if not command.system_identifier or not command.incarnation or command.position.timeline != 1:
+        return "bootstrap.incomplete: a new cluster has a system identifier, an incarnation, and starts on timeline 1"
+    member = replace(state.members[command.node], incarnation=command.incarnation, rebuilding=False)
     return replace(
         state,
         system_identifier=command.system_identifier,

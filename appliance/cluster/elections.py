@@ -93,6 +93,8 @@ def eligible(state: ClusterState, vote: Vote) -> str | None:
         return f"candidate.no_data: {vote.node} has no complete data directory"
     if not vote.incarnation or vote.incarnation != member.incarnation:
         return f"candidate.incarnation: {vote.node} voted with a data directory it has no more"
+    if vote.position.timeline > state.highest_timeline:
+        return f"candidate.timeline: {vote.node} is on timeline {vote.position.timeline}, which was never assigned"
     return None
 
 

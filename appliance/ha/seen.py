@@ -79,9 +79,6 @@ class JobSeen:
     total_bytes: int | None = None
     error: str = ""
     needs_clone: bool = False
-    incarnation: str = ""
-    """that the directory gets when the job ends well"""
-    system_identifier: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,6 +251,11 @@ def _folded(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
+def _role_is_data(config: NodeConfig) -> Iterator[str]:
+    if config.role is not NodeRole.DATA:
+        yield f"role: {config.role.value!r} is not available yet, every node holds data and votes; remove it"
+
+
 def _tls_is_refused(config: NodeConfig) -> Iterator[str]:
     if config.tls is not None:
         yield "tls: not available yet, connections are not encrypted; remove it and keep the ports on a private network"
@@ -303,4 +308,12 @@ def _ports_differ(config: NodeConfig) -> Iterator[str]:
             yield f"{keys[-1]}: port {port} is also that of {keys[0]}; give each a port of its own"
 
 
-_CHECKS = (_members_agree, _tls_is_refused, _bootstrap_reads, _parameters_are_local, _paths_fit, _ports_differ)
+_CHECKS = (
+    _members_agree,
+    _role_is_data,
+    _tls_is_refused,
+    _bootstrap_reads,
+    _parameters_are_local,
+    _paths_fit,
+    _ports_differ,
+)

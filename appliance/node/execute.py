@@ -46,10 +46,11 @@ from appliance.node.guard_client import Deadline, GuardClient, GuardError
 from appliance.node.lease import Lease
 from appliance.node.local import LocalPostgres
 from appliance.node.messages import AskCredentials, CredentialsAnswer, MessageError, decode, encode
-from appliance.node.notes import NotesFile, forget_incarnation, give_back, write_incarnation
+from appliance.node.notes import NotesFile, give_back
 from appliance.node.observe import Signalled
 from appliance.postgres.credentials import Credentials
 from appliance.postgres.errors import PostgresError
+from appliance.postgres.incarnation import forget_incarnation
 from raft import Applied, Outcome, Refused, Replica, ReplicaError
 
 CHECKPOINT_LIMIT_S = 600.0
@@ -231,7 +232,6 @@ class Executor:
             return
         notes = self._notes.value
         if not job.failed and job.kind != "discard":
-            write_incarnation(self._local.data_dir, job.incarnation)
             self._note(replace(notes, needs_clone=False, rewinds_failed=0))
         elif job.kind == "rewind":
             failed = notes.rewinds_failed + 1

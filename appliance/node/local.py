@@ -5,6 +5,7 @@ Every method begins something and returns; whether it worked is seen at the next
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.cluster.config import Policy
@@ -21,7 +22,7 @@ from appliance.postgres.conninfo import conninfo
 from appliance.postgres.control import ControlData
 from appliance.postgres.copies import replaced, settle
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE, Credentials, write_passfile
-from appliance.postgres.directory import inspect, postmaster_pid
+from appliance.postgres.directory import inspect, postmaster_pid, remove_stale_lock
 from appliance.postgres.files import remove_durably, write_if_changed
 from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
 from appliance.postgres.jobs import Job
@@ -37,6 +38,7 @@ from appliance.postgres.settings import (
     write_standby_signal,
 )
 from appliance.postgres.specs import Clone, Discard, InitdbOptions, Initialise, Rewind, Spec
+from appliance.postgres.validate import check_values
 
 STANDBY_SIGNAL = "standby.signal"
 
@@ -53,8 +55,8 @@ class LocalPostgres:
         self.binaries = binaries
         self.monitor = monitor
         self.data_dir = config.postgresql.data_dir
+        self._valid_parameters: Mapping[str, str] | None = None
         self.job: Job | None = None
-        self.job_incarnation = ""
         self.credentials = Credentials.load(self._credentials_file)
         if self.credentials is not None:
             self.keep_credentials(self.credentials)
@@ -118,10 +120,14 @@ class LocalPostgres:
         self._start(self.settings(state, policy, upstream), None, self._floor())
 
     def _start(self, settings: Settings, deadline: Deadline | None, floor: ControlData | None) -> None:
-        clean_auto_conf(self.data_dir, CONTROLLED)
+        clean_auto_conf(self.data_dir, CONTROLLED | {name.lower() for name in settings.parameters})
+        if settings.parameters != self._valid_parameters:
+            check_values(self.binaries, self.data_dir, settings)
+            self._valid_parameters = settings.parameters
         write_settings(self.data_dir, settings, floor)
         self._config.postgresql.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._guard.clean(self.data_dir)
+        remove_stale_lock(self.data_dir)
         self._guard.start_postgres(
             server_argv(self.binaries, self.data_dir, settings, floor),
             env=server_environment(),
@@ -157,6 +163,7 @@ class LocalPostgres:
                 application_database=section.database if section is not None else "",
                 wal_dir=self._config.postgresql.wal_dir,
                 options=InitdbOptions(initdb.locale, initdb.encoding, initdb.wal_segsize),
+                incarnation=new_incarnation(),
             )
         )
 
@@ -169,11 +176,13 @@ class LocalPostgres:
                 self._conninfo(state, source, database=True),
                 self._config.postgresql.wal_dir,
                 slot_name(self._config.name),
+                new_incarnation(),
             )
         )
 
     def rewind(self, state: ClusterState, source: str, timeline: int) -> None:
-        self._begin(Rewind(self.binaries, self.data_dir, self._conninfo(state, source, database=True), timeline))
+        database = self._conninfo(state, source, database=True)
+        self._begin(Rewind(self.binaries, self.data_dir, database, timeline, new_incarnation()))
 
     def replaced_kept_s(self) -> float | None:
         """Since a clone replaced a directory that is still kept; None when there is none (R12)."""
@@ -186,7 +195,6 @@ class LocalPostgres:
         self._begin(Discard(self.data_dir))
 
     def _begin(self, spec: Spec) -> None:
-        self.job_incarnation = new_incarnation()
         self.job = Job.start(spec, self._job_directory)
 
     def settle(self) -> None:

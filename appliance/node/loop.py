@@ -25,7 +25,7 @@ from appliance.node.lease import NO_LEASE, Lease, adopted
 from appliance.node.local import LocalPostgres
 from appliance.node.notes import NotesFile, give_back
 from appliance.node.observe import Observer
-from appliance.node.report import make_report
+from appliance.node.report import make_report, replay_timestamp, walsenders
 from appliance.node.reporter import Confirmed, Reporter
 from raft import Replica, View
 
@@ -266,6 +266,9 @@ class ControlLoop:
             doing=decision.because,
             coordinating=coordinating,
             waiting_for=_waiting_for(view, [p.name for p in peers if not p.connected], self._reporter.problem),
+            walsenders=walsenders(self._observer.answer),
+            replay_timestamp=replay_timestamp(self._observer.answer),
+            replay_paused=self._observer.answer is not None and self._observer.answer.replay_paused,
             last_renewal_s=None if contact_s is None else now_s - contact_s,
         )
 

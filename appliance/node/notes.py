@@ -1,4 +1,4 @@
-"""What a node must not forget: its notes beside the state, and the incarnation inside the data directory."""
+"""What a node must not forget over a restart, in a file beside its state."""
 
 import json
 import secrets
@@ -7,9 +7,7 @@ from pathlib import Path
 
 from appliance.cluster.codec import from_json, to_json
 from appliance.ha.seen import Notes
-from appliance.postgres.files import remove_durably, write_atomically
-
-INCARNATION_FILE = "appliance.incarnation"
+from appliance.postgres.files import write_atomically
 
 
 class NotesError(Exception):
@@ -44,23 +42,6 @@ class NotesFile:
 
 def new_incarnation() -> str:
     return secrets.token_hex(8)
-
-
-def read_incarnation(data_dir: Path) -> str:
-    """The id of this data directory, or empty: then it is not a member's complete directory (R13)."""
-    try:
-        return (data_dir / INCARNATION_FILE).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def write_incarnation(data_dir: Path, incarnation: str) -> None:
-    write_atomically(data_dir / INCARNATION_FILE, f"{incarnation}\n")
-
-
-def forget_incarnation(data_dir: Path) -> None:
-    if data_dir.is_dir():
-        remove_durably(data_dir / INCARNATION_FILE)
 
 
 def give_back(notes: NotesFile, epoch: int) -> None:

@@ -20,10 +20,10 @@ from appliance.node.clock import boottime_s, wall_time
 from appliance.node.config_values import join_address
 from appliance.node.guard_client import GuardStatus
 from appliance.node.local import LocalPostgres
-from appliance.node.notes import read_incarnation
 from appliance.postgres.control import ControlState
 from appliance.postgres.directory import Directory, inspect
 from appliance.postgres.history import read_history
+from appliance.postgres.incarnation import read_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
 from appliance.postgres.segments import newest_timeline
 
@@ -115,9 +115,7 @@ class Observer:
         if not seen.in_recovery or seen.receiver_running or control is None:
             return seen
         wal_dir = self._local.data_dir / "pg_wal"
-        return replace(
-            seen, timeline=max(seen.timeline, newest_timeline(wal_dir, seen.lsn, control.wal_segment_bytes))
-        )
+        return replace(seen, timeline=max(seen.timeline, newest_timeline(wal_dir, seen.lsn, control.wal_segment_bytes)))
 
     def _settle_checkpoint(self) -> None:
         signalled, monitor = self._signalled, self._local.monitor
@@ -128,7 +126,7 @@ class Observer:
     def _directory(self, guard: GuardStatus | None) -> DirectorySeen:
         local = self._local
         found = inspect(local.data_dir, local.binaries)
-        incarnation = read_incarnation(local.data_dir) if found.kind.value == DirectoryKind.CLUSTER.value else ""
+        incarnation = read_incarnation(local.data_dir) if found.kind is DirectoryKind.CLUSTER else ""
         stray = found.postmaster_pid if guard is not None and guard.postmaster is None else None
         return directory_seen(found, incarnation, stray or 0)
 
@@ -150,8 +148,6 @@ class Observer:
             total_bytes=seen.total_bytes,
             error=seen.error or "",
             needs_clone=seen.needs_clone,
-            incarnation=self._local.job_incarnation,
-            system_identifier=seen.system_identifier,
         )
 
     def _switch(self, state: ClusterState, directory: DirectorySeen) -> Mapping[int, Position]:
@@ -176,10 +172,10 @@ def directory_seen(found: Directory, incarnation: str, stray_pid: int) -> Direct
     control = found.control
     if control is None:
         return DirectorySeen(
-            DirectoryKind(found.kind), standby_signal=found.standby_signal, problem=found.problem, stray_pid=stray_pid
+            found.kind, standby_signal=found.standby_signal, problem=found.problem, stray_pid=stray_pid
         )
     return DirectorySeen(
-        kind=DirectoryKind(found.kind),
+        kind=found.kind,
         system_identifier=control.system_identifier,
         timeline=control.newest_timeline,
         shut_down=control.cleanly_shut_down,

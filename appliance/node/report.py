@@ -1,8 +1,9 @@
-"""What this node tells the raft leader, made of one observation. Pure."""
+"""What this node tells the raft leader and its API, made of one observation. Pure."""
 
 from datetime import UTC, datetime
 
 from appliance import __version__
+from appliance.api.published import WalSenderSeen
 from appliance.cluster.state import ClusterState
 from appliance.ha.decide import cast_vote, wants_lease
 from appliance.ha.seen import DirectoryKind, Observation, Report
@@ -50,3 +51,18 @@ def make_report(state: ClusterState, seen: Observation, answer: Answer | None, d
         pending_restart=instance.pending_restart if instance is not None else False,
         version=__version__,
     )
+
+
+def walsenders(answer: Answer | None) -> tuple[WalSenderSeen, ...]:
+    senders = answer.walsenders if answer is not None else ()
+    return tuple(
+        WalSenderSeen(s.user, s.application_name, s.client_addr, s.state, s.sync_state, s.sync_priority)
+        for s in senders
+    )
+
+
+def replay_timestamp(answer: Answer | None) -> str | None:
+    """As Python prints an aware datetime: consumers of Patroni's API parse that."""
+    if answer is None or answer.replay_timestamp is None:
+        return None
+    return str(datetime.fromtimestamp(answer.replay_timestamp, UTC))

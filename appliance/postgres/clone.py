@@ -9,6 +9,7 @@ from appliance.postgres.commands import stream
 from appliance.postgres.control import read_control
 from appliance.postgres.copies import begin_copy, install_copy, own_name, settle
 from appliance.postgres.errors import PostgresError
+from appliance.postgres.incarnation import write_incarnation
 from appliance.postgres.progress import Progress
 from appliance.postgres.settings import CONTROLLED, write_standby_signal
 from appliance.postgres.specs import Clone
@@ -40,6 +41,7 @@ def clone(spec: Clone, progress: Progress) -> str:
     write_standby_signal(growing)  # before it can be started by anybody
     clean_auto_conf(growing, CONTROLLED)
     identifier = read_control(spec.binaries, growing).system_identifier
+    write_incarnation(growing, spec.incarnation)
     install_copy(data_dir)
     return identifier
 

@@ -2,22 +2,14 @@
 
 import os
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 
+from appliance.ha.seen import DirectoryKind
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.control import ControlData, read_control
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import remove_durably
-
-
-class DirectoryKind(StrEnum):
-    MISSING = "missing"
-    EMPTY = "empty"
-    CLUSTER = "cluster"
-    FOREIGN = "foreign"
-    """not empty and no PostgreSQL data directory: never touched"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from appliance.postgres.control import read_control
 from appliance.postgres.copies import begin_copy, install_copy, own_name
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE
 from appliance.postgres.errors import PostgresError
+from appliance.postgres.incarnation import write_incarnation
 from appliance.postgres.progress import Progress
 from appliance.postgres.scram import verifier
 from appliance.postgres.settings import SUPERUSER
@@ -47,6 +48,7 @@ def initialise(spec: Initialise, progress: Progress) -> str:
     progress.phase("syncing")
     run([spec.binaries.tool("initdb"), "--sync-only", "-D", str(growing)], limit_s=_SYNC_LIMIT_S)
     identifier = read_control(spec.binaries, growing).system_identifier
+    write_incarnation(growing, spec.incarnation)
     install_copy(data_dir)
     return identifier
 

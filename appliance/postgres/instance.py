@@ -28,7 +28,7 @@ SELECT row_to_json(seen) FROM (
       SELECT status, sender_host, sender_port, slot_name, received_tli, latest_end_lsn FROM pg_stat_wal_receiver
     ) AS receiver) AS receiver,
     (SELECT json_agg(sender) FROM (
-      SELECT application_name, client_addr, state, sent_lsn, write_lsn, flush_lsn, replay_lsn, sync_state,
+      SELECT usename, application_name, client_addr, state, sent_lsn, write_lsn, flush_lsn, replay_lsn, sync_state,
         sync_priority, extract(epoch FROM clock_timestamp() - reply_time) AS reply_age_s
       FROM pg_stat_replication
     ) AS sender) AS walsenders,
@@ -57,6 +57,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class WalSender:
+    user: str
     application_name: str
     client_addr: str
     """empty: over the unix socket"""
@@ -184,6 +185,7 @@ def _receiver(said: dict[str, Any]) -> Receiver:
 
 def _walsender(said: dict[str, Any]) -> WalSender:
     return WalSender(
+        user=said["usename"] or "",
         application_name=said["application_name"] or "",
         client_addr=said["client_addr"] or "",
         state=said["state"] or "",

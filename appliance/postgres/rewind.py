@@ -10,6 +10,7 @@ from appliance.postgres.directory import postmaster_pid, remove_stale_lock, rewi
 from appliance.postgres.errors import PostgresError, RewindError
 from appliance.postgres.files import remove_durably, write_atomically
 from appliance.postgres.history import remove_placeholders_above_real
+from appliance.postgres.incarnation import write_incarnation
 from appliance.postgres.progress import Progress
 from appliance.postgres.settings import CONTROLLED, STANDBY_SIGNAL, write_standby_signal
 from appliance.postgres.specs import Rewind
@@ -52,6 +53,7 @@ def rewind(spec: Rewind, progress: Progress) -> str:
         raise RewindError(error, needs_clone=watch.writing or not _source_trouble(error)) from error
     progress.phase("becoming a standby")
     _become_standby(data_dir)
+    write_incarnation(data_dir, spec.incarnation)
     remove_durably(mark)  # last: until then nobody starts it
     return read_control(spec.binaries, data_dir).system_identifier
 

@@ -36,6 +36,8 @@ class Initialise:
     wal_dir: Path | None = None
     """the WAL lives in a directory of its own in there, which pg_wal links to"""
     options: InitdbOptions = InitdbOptions()
+    incarnation: str = ""
+    """given to the directory before it is in place (R13)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Clone:
     wal_dir: Path | None = None
     slot: str = ""
     """exists on the source and keeps the WAL from the beginning of the backup on; empty: none"""
+    incarnation: str = ""
+    """given to the directory before it is in place (R13)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Rewind:
     """conninfo of the rewind role in database postgres"""
     source_timeline: int
     """awaited in the source's control file (R15): before its first checkpoint pg_rewind takes the old one for true"""
+    incarnation: str = ""
+    """given to the directory once it is a standby's again (R13)"""
 
 
 @dataclass(frozen=True, slots=True)

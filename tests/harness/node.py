@@ -189,6 +189,11 @@ class Node:
         found = (line for line in self.log() if line["event"] == event)
         return [line for line in found if all(line.get(key) == value for key, value in fields.items())]
 
+    def jobs(self) -> list[tuple[str, str]]:
+        """What was copied or rewound since `mark_log`, and how it ended."""
+        ended = (job for job in self.logged("job.ended") if job["job"] != "discard")
+        return [(job["job"], "failed" if job["failed"] else "done") for job in ended]
+
     def mark_log(self) -> None:
         self._log_mark = self.log_file.stat().st_size if self.log_file.exists() else 0
 

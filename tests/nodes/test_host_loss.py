@@ -1,6 +1,5 @@
 """Everything of a node dies at once: failover within ttl and a little, and the way back in."""
 
-import shutil
 import signal
 import time
 
@@ -8,7 +7,7 @@ from tests.harness.cluster import TTL_S
 from tests.harness.ledger import Ledger, expect_same_everywhere
 
 
-def test_a_lost_primary_is_replaced_within_ttl_and_comes_back_by_rewind(cluster):
+def test_a_lost_primary_is_replaced_within_ttl_and_comes_back(cluster):
     old = cluster.primary()
     with Ledger(cluster) as ledger:
         old.lose_host()
@@ -20,8 +19,6 @@ def test_a_lost_primary_is_replaced_within_ttl_and_comes_back_by_rewind(cluster)
         audit = ledger.audit(new)
     assert new is not old
     audit.expect_loss_only_after(lost_s - 0.5, 0.5)
-    assert [job["job"] for job in old.logged("job.ended", failed=False)] == ["rewind"]
-    assert not (old.directory / "data.replaced").exists()
     expect_same_everywhere(cluster)
 
 
@@ -41,7 +38,7 @@ def test_a_second_primary_is_lost_right_after_the_first(cluster):
         third = cluster.wait_whole()
         audit = ledger.audit(third)
     audit.expect_loss_only_after(lost_s - 0.5, 0.5)
-    assert [job for node in cluster if node is not second for job in node.logged("job.ended")] == []
+    assert not any(node.jobs() for node in cluster if node is not second)
     expect_same_everywhere(cluster)
 
 
@@ -57,15 +54,6 @@ def test_a_lost_standby_is_not_noticed_by_clients(cluster):
     audit.expect_no_loss()
     assert audit.longest_gap_s() < 1
     expect_same_everywhere(cluster)
-
-
-def test_a_standby_without_its_directory_clones_again(cluster):
-    primary, standby = cluster.primary(), cluster.standbys()[0]
-    standby.lose_host()
-    shutil.rmtree(standby.data_dir)
-    standby.start()
-    assert cluster.wait_whole() is primary
-    assert [job["job"] for job in standby.logged("job.ended", failed=False)] == ["clone"]
 
 
 def test_all_nodes_lost_at_once_come_back_with_everything_twice(cluster):

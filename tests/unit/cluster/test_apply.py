@@ -215,6 +215,13 @@ def test_a_bootstrap_becomes_epoch_1_on_timeline_1():
     assert after.config.document == {"ttl": "8s"}
 
 
+def test_a_rebuild_from_before_the_bootstrap_does_not_outlive_it():
+    after = done(done(done(ANNOUNCED, BEGIN), Rebuild("pg1")), FINISH)
+
+    assert not after.members["pg1"].rebuilding
+    assert refused(after, Rebuilt("pg1", "inc-new")) == "rebuild.not_begun"
+
+
 def test_a_bootstrap_that_is_given_up_can_begin_elsewhere():
     begun = done(ANNOUNCED, BEGIN)
     given_up = done(begun, AbandonBootstrap("pg1", "not empty"))
@@ -236,6 +243,7 @@ def test_a_bootstrap_that_is_given_up_can_begin_elsewhere():
         (done(ANNOUNCED, BEGIN), replace(FINISH, node="pg2"), "bootstrap.not_yours"),
         (done(ANNOUNCED, BEGIN), AbandonBootstrap("pg2", ""), "bootstrap.not_yours"),
         (done(ANNOUNCED, BEGIN), replace(FINISH, system_identifier=""), "bootstrap.incomplete"),
+        (done(ANNOUNCED, BEGIN), replace(FINISH, incarnation=""), "bootstrap.incomplete"),
         (done(ANNOUNCED, BEGIN), replace(FINISH, position=Position(2, 0)), "bootstrap.incomplete"),
     ],
 )
@@ -339,6 +347,7 @@ def test_the_same_node_may_be_appointed_again_under_a_new_epoch():
         (vacant(), appoint("pg2", vote("pg2", SWITCH + 1, timeline=1)), "candidate.timeline"),
         (vacant(), appoint("pg2", vote("pg2", incarnation="older")), "candidate.incarnation"),
         (vacant(), appoint("pg2", vote("pg2", incarnation="")), "candidate.incarnation"),
+        (vacant(), appoint("pg2", vote("pg2", timeline=3)), "candidate.timeline"),
         (vacant(), appoint("pg9", vote("pg9")), "member.unknown"),
         (with_members(vacant(), member("pg2", rebuilding=True)), appoint("pg2", vote("pg2")), "candidate.no_data"),
         (with_members(vacant(), member("pg2", NodeRole.WITNESS)), appoint("pg2", vote("pg2")), "candidate.no_data"),

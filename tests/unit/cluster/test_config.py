@@ -1,0 +1,230 @@
+"""The configuration document: documented defaults, units, near misses, and sums that must fit."""
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from appliance.cluster.config import KNOWN_KEYS, ConfigError, Policy, duration_s, read_policy, size_bytes
+
+
+def test_the_documented_defaults():
+    policy = read_policy({})
+
+    assert policy == Policy()
+    assert policy.ttl_s == 6
+    assert policy.failure_timeout_s == 2
+    assert policy.loop_wait_s == 1
+    assert policy.renew_interval_s == 0.5
+    assert policy.guard_margin_s == 0.5
+    assert policy.clock_drift == 0.01
+    assert policy.primary_start_timeout_s == 60
+    assert policy.member_slots_ttl_s == 1800
+    assert policy.maximum_lag_on_failover_bytes == 1 << 20
+    assert (policy.synchronous_mode, policy.fencing) == ("off", "lease")
+
+
+@pytest.mark.parametrize(
+    ("document", "expected_s"),
+    [
+        ({"ttl": "30s"}, 0.5),
+        ({"ttl": "30s", "failure_timeout": "10s"}, 1.0),
+        ({"ttl": "24s", "failure_timeout": "10s", "loop_wait": "10s"}, 2.0),
+        ({"loop_wait": "200ms"}, 0.2),
+        ({"renew_interval": "100ms"}, 0.1),
+    ],
+)
+def test_the_renew_interval_follows_from_the_others_unless_it_is_set(document, expected_s):
+    assert read_policy(document).renew_interval_s == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("2s", 2),
+        ("30min", 1800),
+        ("1h", 3600),
+        ("1d", 86400),
+        (5, 5),
+        (0.5, 0.5),
+        (" 7 s ", 7),
+        ("8", 8),
+    ],
+)
+def test_durations(written, seconds):
+    assert duration_s("ttl", written) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("1MB", 1 << 20), ("64kB", 1 << 16), ("2GB", 2 << 30), ("1TB", 1 << 40), ("10B", 10), (7, 7), ("1.5kB", 1536)],
+)
+def test_sizes(written, number):
+    assert size_bytes("maximum_lag_on_failover", written) == number
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"ttl": "6 seconds"}, "ttl: unit 'seconds' in '6 seconds' is not one of ms, s, min, h, d"),
+        ({"ttl": "6S"}, "ttl: unit 'S'"),
+        ({"ttl": "six"}, "ttl: 'six' is not a number with a unit; write for example 2s or 500ms"),
+        ({"ttl": True}, "ttl: True is not a number with a unit"),
+        ({"ttl": None}, "ttl: None is not a number with a unit"),
+        ({"ttl": -1}, "ttl: -1 is negative"),
+        ({"ttl": float("nan")}, "ttl: nan is not a number"),
+        ({"ttl": float("inf")}, "ttl: inf is not a number"),
+        ({"ttl": 10**400}, "ttl: 1000"),
+        ({"ttl": "9" * 400}, "ttl: '9999"),
+        ({"maximum_lag_on_failover": "1MiB"}, "maximum_lag_on_failover: unit 'MiB' in '1MiB' is not one of B, kB"),
+        ({"maximum_lag_on_failover": float("inf")}, "maximum_lag_on_failover: inf is not a number"),
+        ({"clock_drift": "50%"}, "clock_drift: '50%' is more than clocks may differ; write less than 50%"),
+        ({"clock_drift": "1s"}, "clock_drift: unit 's'"),
+        ({"synchronous_mode": "quorum"}, "synchronous_mode: 'quorum' is not available yet"),
+        ({"synchronous_mode": True}, "synchronous_mode: 'on' is not available yet"),
+        ({"synchronous_mode": "maybe"}, "synchronous_mode: 'maybe' is not one of off, on, quorum"),
+        ({"failover": {"fencing": "quorum"}}, "failover.fencing: 'quorum' is not one of lease"),
+        ({"failover": "lease"}, "failover: expected settings below it, got 'lease'"),
+        ({"postgresql": None}, "postgresql: expected settings below it"),
+        ({"postgresql": {"use_pg_rewind": "yes"}}, "postgresql.use_pg_rewind: 'yes' is neither true nor false"),
+        ({"postgresql": {"pg_hba": "local all"}}, "postgresql.pg_hba: expected a list of lines"),
+        ({"postgresql": {"pg_hba": [1]}}, "postgresql.pg_hba: expected a list of lines"),
+        ({"postgresql": {"parameters": []}}, "postgresql.parameters: expected parameter names with values"),
+        ({"postgresql": {"parameters": {"work_mem": None}}}, "postgresql.parameters.work_mem: None is not a single"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_a_value_that_does_not_fit_names_key_value_and_what_would_do(document, message):
+    with pytest.raises(ConfigError) as caught:
+        read_policy(document)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("tttl", "ttl"),
+        ("loopwait", "loop_wait"),
+        ("maximum_lag_on_failure", "maximum_lag_on_failover"),
+        ("synchronous_modes", "synchronous_mode"),
+        ("failover.fence", "failover.fencing"),
+        ("postgresql.parameter", "postgresql.parameters"),
+        ("postgresql.pg_hbas", "postgresql.pg_hba"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(key, near):
+    section, _, name = key.rpartition(".")
+    with pytest.raises(ConfigError, match=f"^{key}: unknown setting; did you mean {near}\\?$"):
+        read_policy({section: {name: 1}} if section else {name: 1})
+
+
+def test_a_key_that_resembles_nothing_lists_all():
+    with pytest.raises(ConfigError) as caught:
+        read_policy({"zzz": 1})
+    assert all(key in str(caught.value) for key in KNOWN_KEYS)
+
+
+def test_postgresql_parameters_are_written_as_postgresql_does():
+    parameters = {"jit": False, "fsync": True, "work_mem": "8MB", "max_connections": 200, "seq_page_cost": 1.5}
+
+    assert read_policy({"postgresql": {"parameters": parameters}}).parameters == {
+        "jit": "off", "fsync": "on", "work_mem": "8MB", "max_connections": "200", "seq_page_cost": "1.5",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"ttl": "4s"},
+            "ttl: 60 % of 4s is 2.4s, less than renew_interval + 2 x the longest raft election + 0.5s = 2.83333s;",
+        ),
+        (
+            {"renew_interval": "600ms"},
+            "failure_timeout: 2s is less than 4 x renew_interval = 2.4s; raise it or lower renew_interval",
+        ),
+        ({"failure_timeout": "400ms"}, "failure_timeout: 0.4s is below the minimum of 500ms"),
+        ({"loop_wait": 0}, "loop_wait and renew_interval must be above 0s"),
+        ({"renew_interval": "0s"}, "loop_wait and renew_interval must be above 0s"),
+        (
+            {"guard_margin": "50ms"},
+            "guard_margin: 0.05s must lie between 100ms and what is left of the lease when the node begins to fence",
+        ),
+        ({"guard_margin": "2340ms"}, "guard_margin: 2.34s must lie between 100ms and"),
+        ({"clock_drift": "35%"}, "guard_margin: 0.5s must lie between 100ms and"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_timings_that_contradict_each_other_print_the_sums(document, message):
+    with pytest.raises(ConfigError) as caught:
+        read_policy(document)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_longer_raft_election_needs_a_longer_ttl():
+    with pytest.raises(ConfigError, match=r"raise ttl to at least 8\.33s"):
+        read_policy({}, election_max_s=2.0)
+
+
+def accepted(document):
+    try:
+        return read_policy(document)
+    except ConfigError:
+        return None
+
+
+seconds = st.floats(0.05, 60, allow_nan=False)
+drifts = st.floats(0, 0.49, allow_nan=False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(ttl=st.floats(4, 60), guard_margin=st.floats(0.1, 5), drift=st.floats(0, 0.2), share=st.floats(0, 1))
+def test_r3_r4_guard_then_lease_then_deposition_whatever_the_clocks_do(ttl, guard_margin, drift, share):
+    """Of accepted timings and two clocks whose rates differ by at most clock_drift, in real time from the question."""
+    document = {"ttl": ttl, "guard_margin": guard_margin, "clock_drift": drift}
+    policy = accepted(document)
+    assume(policy is not None)
+    apart = 1 + policy.clock_drift * share
+    for holder_rate, leader_rate in ((1.0, apart), (apart, 1.0)):
+        fenced_s = (policy.lease_s - policy.fence_below_s) / holder_rate
+        guard_s = (policy.lease_s - policy.guard_margin_s) / holder_rate
+        lease_s = policy.lease_s / holder_rate
+        deposed_s = policy.depose_after_s / leader_rate
+        assert 0 < fenced_s < guard_s < lease_s
+        assert lease_s <= deposed_s + 1e-9
+        assert guard_s < deposed_s
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    document=st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(("ttl", "failure_timeout", "loop_wait", "renew_interval", "guard_margin"), seconds)
+        | {"clock_drift": drifts},
+    )
+)
+def test_what_is_accepted_keeps_every_documented_inequality(document):
+    policy = accepted(document)
+    assume(policy is not None)
+
+    assert 0.6 * policy.ttl_s >= policy.renew_interval_s + 2 * 1.0 + 0.5 - 1e-6
+    assert policy.failure_timeout_s >= 4 * policy.renew_interval_s - 1e-6
+    assert policy.guard_margin_s < policy.fence_below_s
+    assert policy.renew_interval_s > 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from([*KNOWN_KEYS, "failover", "postgresql", "x", "", "."]) | st.text(max_size=4),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+            lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+        ),
+        max_size=3,
+    )
+)
+def test_any_document_is_read_or_refused_with_a_configuration_error(document):
+    policy = accepted(document)
+
+    assert policy is None or policy.ttl_s > 0
