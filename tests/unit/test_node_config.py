@@ -58,8 +58,10 @@ def test_the_advertised_address(postgresql, address):
     assert NodeConfig.read(MINIMAL | {"postgresql": postgresql}).postgres_address == address
 
 
-def test_a_witness_has_no_postgresql_address():
-    assert NodeConfig.read(MINIMAL | {"role": "witness"}).postgres_address == ""
+@pytest.mark.parametrize("role", ["witness", "learner"])
+def test_roles_that_are_not_available_yet_are_refused(role):
+    with pytest.raises(ConfigProblem, match=f"role: '{role}' is not available yet"):
+        NodeConfig.read(MINIMAL | {"role": role})
 
 
 def test_the_listen_hosts_of_postgresql():

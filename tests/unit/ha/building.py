@@ -1,0 +1,216 @@
+"""Observations and situations of a small cluster, as values and from a tape of choices."""
+
+from dataclasses import replace
+
+from appliance.cluster.apply import apply
+from appliance.cluster.config import Policy
+from appliance.cluster.state import LeaseStatus, Operation, OperationKind, Phase, Position
+from appliance.ha.decide import slot_name
+from appliance.ha.plan import Situation
+from appliance.ha.seen import (
+    DirectoryKind,
+    DirectorySeen,
+    InstanceSeen,
+    JobSeen,
+    LeaderSeen,
+    LeaseSeen,
+    Notes,
+    Observation,
+    PostmasterSeen,
+    Report,
+    ReportSeen,
+)
+from tests.unit.cluster.building import AT, LSN, NAMES, SWITCH, member, next_command, state, vacant
+
+POLICY = Policy()
+SYSTEM = "7423474350493388827"
+SLOTS = frozenset(slot_name(n) for n in NAMES)
+
+
+def directory(me="pg1", *, primary=False, **changes):
+    base = DirectorySeen(
+        DirectoryKind.CLUSTER,
+        system_identifier=SYSTEM,
+        timeline=2,
+        was_primary=primary,
+        checkpoint_lsn=LSN - 100,
+        standby_signal=not primary,
+        incarnation=f"inc-{me}",
+    )
+    return replace(base, **changes)
+
+
+def instance(*, primary=False, **changes):
+    base = InstanceSeen(
+        in_recovery=not primary,
+        timeline=2,
+        lsn=LSN,
+        received_lsn=0 if primary else LSN,
+        replayed_lsn=0 if primary else LSN,
+        receiver_running=not primary,
+        upstream="" if primary else "10.0.0.1:5432",
+        checkpoint_timeline=2,
+        slots=SLOTS if primary else frozenset(),
+        streaming=not primary,
+    )
+    return replace(base, **changes)
+
+
+def primary(me="pg1", **changes):
+    """The healthy primary of epoch 4."""
+    base = Observation(
+        me=member(me, incarnation=""),
+        directory=directory(me, primary=True),
+        notes=Notes(epoch=4, pledge=4),
+        lease=LeaseSeen(4, 5.0),
+        postmaster=PostmasterSeen(4711, 100.0),
+        instance=instance(primary=True),
+        contact_s=0.1,
+    )
+    return replace(base, **changes)
+
+
+def standby(me="pg2", **changes):
+    """A healthy standby that streams from pg1."""
+    base = Observation(
+        me=member(me, incarnation=""),
+        directory=directory(me),
+        notes=Notes(epoch=4, pledge=4),
+        lease=None,
+        postmaster=PostmasterSeen(4712, 100.0),
+        instance=instance(),
+        contact_s=0.1,
+    )
+    return replace(base, **changes)
+
+
+def voter(me="pg2", election=5, **changes):
+    """A standby that has pledged itself to the open election and takes WAL from nowhere."""
+    base = instance(receiver_running=False, upstream="", streaming=False)
+    return standby(me, notes=Notes(epoch=4, pledge=election), instance=base, **changes)
+
+
+def stopped(seen, **on_disk):
+    """The same node after its PostgreSQL has ended."""
+    return replace(seen, postmaster=None, instance=None, directory=replace(seen.directory, **on_disk))
+
+
+def job(kind="clone", **changes):
+    return replace(JobSeen(kind, running=True, failed=False, seconds=3.0), **changes)
+
+
+def operation(phase=Phase.REQUESTED, target="pg2", **changes):
+    base = Operation("op1", OperationKind.SWITCHOVER, "anna", "patching", "pg1", target, 4, phase)
+    return replace(base, **changes)
+
+
+def report(node, **changes):
+    is_primary = node == "pg1"
+    base = Report(
+        node=node,
+        incarnation=f"inc-{node}",
+        notes=Notes(),
+        directory=DirectoryKind.CLUSTER,
+        running=True,
+        in_recovery=not is_primary,
+        timeline=2,
+        lsn=LSN,
+        received_lsn=0 if is_primary else LSN,
+        replayed_lsn=0 if is_primary else LSN,
+        streaming=not is_primary,
+        status="running",
+        doing="",
+    )
+    return replace(base, **changes)
+
+
+def heard(*reports, age_s=0.2):
+    return {r.node: ReportSeen(r, age_s) for r in reports}
+
+
+ALL = heard(*(report(n) for n in NAMES))
+
+
+def situation(present=None, reports=None, **leader):
+    """What a raft leader knows that has led for long and confirmed a renewal a moment ago."""
+    known = {"leading_s": 60.0, "confirmed_s": 0.3, "epoch_s": 50.0, "noted_s": 1.0} | leader
+    return Situation(present or state(), ALL if reports is None else reports, LeaderSeen(**known), POLICY, AT)
+
+
+# From a tape
+
+
+def some_state(tape):
+    """A state that a walk of commands led to, so that it is one that `apply` can make."""
+    present = tape.pick(state(), vacant(), vacant())
+    for _ in range(tape.pick(0, 0, 1, 2, 4, 8)):
+        present = apply(present, next_command(present, tape)).state
+    return present
+
+
+def some_observation(present, tape):
+    """A node as it might be: mostly in order, with any one thing or several out of order."""
+    me = tape.pick(*NAMES)
+    epoch = present.appointment.epoch if present.appointment else 0
+    known = present.members[me].incarnation if me in present.members else ""
+    timelines = [present.highest_timeline, 2, 1, present.highest_timeline + 1]
+    running = tape.pick(True, True, False)
+    recovering = tape.pick(True, False)
+    lsn = tape.pick(LSN, LSN - 1, SWITCH, 0, LSN + 1)
+    on_disk = DirectorySeen(
+        tape.pick(*[DirectoryKind.CLUSTER] * 5, *DirectoryKind),
+        system_identifier=tape.pick(present.system_identifier, present.system_identifier, "8"),
+        timeline=tape.pick(*timelines),
+        shut_down=tape.pick(False, True),
+        was_primary=tape.pick(True, False),
+        checkpoint_lsn=lsn,
+        standby_signal=recovering,
+        incarnation=tape.pick(known, known, known, "inc-other", ""),
+        problem=tape.pick("", "", "", "unreadable"),
+        stray_pid=0 if running else tape.pick(0, 0, 0, 99),
+    )
+    answer = InstanceSeen(
+        in_recovery=recovering,
+        timeline=tape.pick(*timelines),
+        lsn=lsn,
+        received_lsn=tape.pick(0, LSN, lsn),
+        replayed_lsn=tape.pick(lsn, LSN, 0),
+        receiver_running=tape.pick(False, True),
+        upstream=tape.pick("", "10.0.0.1:5432", "10.0.0.2:5432"),
+        checkpoint_timeline=tape.pick(*timelines),
+        slots=tape.pick(SLOTS, frozenset()),
+        streaming=tape.pick(True, False),
+    )
+    notes = Notes(
+        epoch=tape.pick(epoch, epoch, 0, epoch + 1),
+        pledge=tape.pick(epoch, present.epoch, present.epoch, present.epoch + 1),
+        fenced_epoch=tape.pick(0, 0, epoch - 1, epoch),
+        needs_clone=tape.pick(False, False, True),
+    )
+    lease = LeaseSeen(tape.pick(epoch, epoch, epoch - 1), tape.pick(5.0, 5.0, POLICY.fence_below_s, 0.0, -3.0))
+    kind = tape.pick("initialise", "clone", "rewind")
+    work = JobSeen(kind, running=tape.pick(True, False), failed=tape.pick(False, True), seconds=tape.pick(0.0, 9.0))
+    return Observation(
+        me=member(me, incarnation="", tags=tape.pick({}, {}, {}, {"zone": "b"})),
+        directory=on_disk,
+        notes=notes,
+        lease=tape.pick(lease, lease, None),
+        postmaster=PostmasterSeen(4711, 5.0) if running else None,
+        instance=tape.pick(answer, answer, answer, None) if running else None,
+        job=tape.pick(None, None, None, None, work) if not running else None,
+        answer_age_s=tape.pick(0.0, 0.0, 20.0, 100.0),
+        stopping_s=tape.pick(None, None, 1.0, 90.0) if running else None,
+        promoting_s=tape.pick(None, None, 0.5, 9.0) if running and recovering else None,
+        wall_time=AT,
+        contact_s=tape.pick(0.1, 0.1, None),
+        switch=tape.pick({}, {present.highest_timeline: Position(max(1, present.highest_timeline - 1), LSN)}),
+        checkpointing=tape.pick(False, True),
+        checkpointed_operation=tape.pick("", "op0", "op1"),
+        settings_changed=tape.pick(False, True),
+        replaced_kept_s=tape.pick(None, 10.0, 9999.0),
+    )
+
+
+def is_open_primary(present):
+    held = present.appointment
+    return held is not None and held.opened and present.lease is LeaseStatus.HELD
