@@ -71,6 +71,7 @@ class Internals:
     match_index: _Private[dict[Node, int]] = _Private("raftMatchIndex")
     last_response_time: _Private[dict[Node, float]] = _Private("lastResponseTime")
     local_counter: _Private[int] = _Private("commandsLocalCounter")
+    waiting_replies: _Private[dict[int, Callable[[object, int], None]]] = _Private("commandsWaitingReply")
     pipe_notifier: _Private[Any] = _Private("pipeNotifier")
     set_state: _Private[Callable[[int], None]] = _Private("setState")
     set_term: _Private[Callable[[int, str | None], None]] = _Private("setCurrentTerm")

@@ -34,13 +34,13 @@ _NEVER = 2**62
 
 _REFUSED = {
     FAIL_REASON.QUEUE_FULL: "the replica has too many commands waiting",
-    FAIL_REASON.MISSING_LEADER: "there is no raft leader",
+    FAIL_REASON.MISSING_LEADER: "there is no raft leader, or no connection to it",
     FAIL_REASON.NOT_LEADER: "the raft leader has changed before it took the command",
     FAIL_REASON.REQUEST_DENIED: "the raft leader refused the command",
     FAIL_REASON.DISCARDED: "a new raft leader has put another entry in its place",
 }
 _UNKNOWN = {
-    FAIL_REASON.LEADER_CHANGED: "the raft leader has changed before it answered",
+    FAIL_REASON.LEADER_CHANGED: "the raft leader, or the connection to it, was lost before it answered",
     FAIL_REASON.UNKNOWN_OUTCOME: "the raft leader answered too late to follow the command",
 }
 
@@ -133,7 +133,11 @@ class Core(SyncObj):
         self._wire.connected(self._peers[peer])
 
     def disconnected(self, peer: str) -> None:
-        self._wire.disconnected(self._peers[peer])
+        node = self._peers[peer]
+        self._wire.disconnected(node)
+        if node == self._inside.leader:
+            # what was forwarded on that connection may be lost: its proposers are told that they do not know
+            self._inside.on_leader_changed()
 
     def heard_fresh(self, peer: str, fresh: bool) -> None:
         """A peer has said whether its log is empty."""
@@ -172,7 +176,15 @@ class Core(SyncObj):
         self._journal.sync()
         if message["type"] == "append_entries":
             message = {**message, "sent_ns": _boottime_ns()}
-        return self._send(peer, message)
+        sent = self._send(peer, message)
+        if not sent and message["type"] == "apply_command":
+            self._not_forwarded(message["request_id"])
+        return sent
+
+    def _not_forwarded(self, request_id: int) -> None:
+        """Tell the proposer: PySyncObj would wait for the leader's answer for ever (D20)."""
+        answered = self._inside.waiting_replies.pop(request_id)
+        answered(None, FAIL_REASON.MISSING_LEADER)
 
     def _on_state(self, old: int, new: int) -> None:
         if old == LEADER and new == FOLLOWER:

@@ -39,11 +39,12 @@ class TransportEvents:
 class Incoming:
     """A connection that a peer opened to us and that has been welcomed."""
 
-    def __init__(self, connection: socket.socket, peer: str, kind: str, session: str) -> None:
+    def __init__(self, connection: socket.socket, hello: Message) -> None:
         self.connection = connection
-        self.peer = peer
-        self.kind = kind
-        self.session = session
+        self.peer: str = hello["from"]
+        self.kind: str = hello["kind"]
+        self.session: str = hello["session"]
+        self.replica_id: str = hello["replica_id"]
         self._mutex = threading.Lock()
 
     def answer(self, message: Message) -> None:
@@ -77,6 +78,7 @@ class Transport:
         self._session = secrets.token_hex(8)
         self._mutex = threading.Lock()
         self._incoming: dict[tuple[str, str], Incoming] = {}
+        self._genuine: dict[str, str] = {}
         self._open: set[socket.socket] = set()
         self._refusals: dict[str, str] = {}
         self._closed = threading.Event()
@@ -138,7 +140,7 @@ class Transport:
     def _link_events(self, peer: str) -> LinkEvents:
         return LinkEvents(
             on_up=lambda welcome: self._link_up(peer, welcome),
-            on_down=lambda: self._events.on_disconnected(peer),
+            on_down=lambda: self._link_down(peer),
             on_message=lambda _: None,
             on_refused=lambda reason: self._note_refusal(peer, reason),
         )
@@ -166,9 +168,20 @@ class Transport:
             raise RefusedError(f"{place} is {welcome['from']!r}, not {peer!r}: check the addresses of the members")
 
     def _link_up(self, peer: str, welcome: Message) -> None:
-        self._refusals.pop(peer, None)
+        """Who answers at a member's own address is that member; others under its name are turned out."""
+        with self._mutex:
+            self._refusals.pop(peer, None)
+            self._genuine[peer] = welcome["replica_id"]
+            for incoming in self._incoming.values():
+                if incoming.peer == peer and incoming.replica_id != welcome["replica_id"]:
+                    _shut(incoming.connection)
         self._events.on_fresh(peer, welcome["fresh"])
         self._events.on_connected(peer)
+
+    def _link_down(self, peer: str) -> None:
+        with self._mutex:
+            self._genuine.pop(peer, None)
+        self._events.on_disconnected(peer)
 
     def _note_refusal(self, who: str, reason: str) -> None:
         """Tell once per reason: a refused peer tries again twice a second."""
@@ -211,7 +224,7 @@ class Transport:
         address.tune(connection, SILENCE_S)
         reader = FrameReader(limit_bytes=64 * 1024)
         hello, early = _hello_and_rest(connection, reader)
-        incoming = Incoming(connection, hello["from"], hello["kind"], hello["session"])
+        incoming = Incoming(connection, hello)
         reason = self._objection(hello) or self._register(incoming)
         if reason is not None:
             incoming.answer({"type": "refuse", "cluster": self._identity.cluster, "reason": reason})
@@ -244,8 +257,9 @@ class Transport:
         """Take a connection's place in the list of peers, or say who holds the name."""
         key = (incoming.peer, incoming.kind)
         with self._mutex:
-            held = [other for (peer, _), other in self._incoming.items() if peer == incoming.peer]
-            if any(other.session != incoming.session for other in held):
+            genuine = self._genuine.get(incoming.peer, incoming.replica_id) == incoming.replica_id
+            held = [other for other in self._incoming.values() if other.peer == incoming.peer]
+            if not genuine or any(other.session != incoming.session for other in held):
                 return f"another process already speaks as {incoming.peer!r}: give each node a name of its own"
             if key in self._incoming:
                 _shut(self._incoming[key].connection)

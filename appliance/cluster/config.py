@@ -32,7 +32,6 @@ class Policy:
     clock_drift: float = 0.01
     primary_start_timeout_s: float = 60.0
     primary_stop_timeout_s: float = 60.0
-    member_slots_ttl_s: float = 1800.0
     maximum_lag_on_failover_bytes: int = 1 << 20
     synchronous_mode: str = "off"
     fencing: str = "lease"
@@ -143,7 +142,6 @@ _TOP: Mapping[str, tuple[str, _Reader]] = {
     "clock_drift": ("clock_drift", _share),
     "primary_start_timeout": ("primary_start_timeout_s", duration_s),
     "primary_stop_timeout": ("primary_stop_timeout_s", duration_s),
-    "member_slots_ttl": ("member_slots_ttl_s", duration_s),
     "maximum_lag_on_failover": ("maximum_lag_on_failover_bytes", size_bytes),
     "synchronous_mode": ("synchronous_mode", _synchronous_mode),
 }

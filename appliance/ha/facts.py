@@ -18,11 +18,11 @@ def appointed(state: ClusterState, seen: Observation) -> Appointment | None:
 
 
 def may_resume(state: ClusterState, seen: Observation) -> Appointment | None:
-    """This node's appointment while it stands: lease held, no election, never fenced in it (R4)."""
+    """This node's appointment while it stands: lease held, no election, never fenced in it (R4), no later vote (R5)."""
     held = appointed(state, seen)
     if held is None or state.lease is not LeaseStatus.HELD or state.election is not None:
         return None
-    return held if held.epoch > seen.notes.fenced_epoch else None
+    return held if held.epoch > seen.notes.fenced_epoch and held.epoch >= seen.notes.pledge else None
 
 
 def is_writable(seen: Observation) -> bool:

@@ -48,11 +48,11 @@ def fence_without_lease(state: ClusterState, seen: Observation, policy: Policy) 
 
 
 def give_back_after_fence(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
-    """R4: an epoch in which this node was fenced is given back, never resumed."""
+    """R4: an epoch in which this node was fenced is given back, never resumed; without a quorum, reads go on first."""
     held = appointed(state, seen)
     if held is None or state.lease is not LeaseStatus.HELD or held.epoch > seen.notes.fenced_epoch:
         return None
-    if seen.contact_s is None or is_writable(seen):
+    if seen.contact_s is None or seen.contact_s > policy.failure_timeout_s or is_writable(seen):
         return None
     reason = f"{seen.me.name} stopped being primary in epoch {held.epoch}"
     return Decision(reason, (Propose(Release(held.epoch, seen.me.name, reason, clean_end(seen))),))

@@ -88,14 +88,14 @@ def open_election(now: Situation) -> Plan | None:
 
 
 def drop_target(now: Situation) -> Plan | None:
-    """A switchover's target that does not vote in time no longer keeps the others from winning."""
+    """A switchover's target that does not vote, or cannot win, in time no longer keeps the others from winning."""
     election = now.state.election
     if election is None or not election.target or now.leader.election_s <= TARGET_WAIT_S:
         return None
-    held = now.state.appointment
-    if held is None or any(v.node == election.target for v in _votes(now)):
+    held, choice = now.state.appointment, _choose(now, _votes(now))
+    if held is None or (choice is not None and choice.node == election.target):
         return None
-    reason = f"{election.target} did not vote in election {election.number} for {now.leader.election_s:.1f} s"
+    reason = f"{election.target} could not win election {election.number} for {now.leader.election_s:.1f} s"
     return Plan(reason, (OpenElection(now.state.epoch + 1, held.epoch, reason),))
 
 
@@ -149,10 +149,11 @@ def _leaving(now: Situation) -> str:
     return operation.source
 
 
-def _rank(now: Situation, vote: Vote) -> tuple[int, int, int, str]:
+def _rank(now: Situation, vote: Vote) -> tuple[int, int, int]:
+    """Of equals the sort keeps the first by name, as `_votes` sorts them."""
     member = now.state.members[vote.node]
     priority = member.tags.get("failover_priority", 1)
-    return (*elections.order(vote.position), priority if isinstance(priority, int) else 1, vote.node)
+    return (*elections.order(vote.position), priority if isinstance(priority, int) else 1)
 
 
 def _caught_up(state: ClusterState, vote: Vote, waited_s: float) -> bool:

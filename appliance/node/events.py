@@ -10,14 +10,11 @@ CATALOGUE = frozenset(
     {
         "action.done",
         "action.failed",
-        "config.invalid",
         "coordinator.proposed",
         "decision.changed",
         "guard.lost",
-        "job.began",
         "job.ended",
         "lease.gained",
-        "lease.lost",
         "loop.failed",
         "node.began",
         "node.stopped",
@@ -28,8 +25,6 @@ CATALOGUE = frozenset(
         "proposal.unknown",
         "raft.failed",
         "raft.leader_changed",
-        "report.failed",
-        "request.failed",
     }
 )
 

@@ -33,6 +33,11 @@ class NotesFile:
             ) from error
         return notes
 
+    def create(self) -> None:
+        """Make the file at the first start, so that its absence later means that it was lost."""
+        if not self._path.exists():
+            write_atomically(self._path, json.dumps(to_json(self.value), indent=1))
+
     def write(self, notes: Notes) -> None:
         """On return the notes are on the disk; nothing that depends on them was done before."""
         if notes != self.value:

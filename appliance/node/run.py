@@ -32,6 +32,7 @@ from appliance.node.reporter import Reporter
 from appliance.postgres.binaries import find
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import write_atomically
+from appliance.postgres.incarnation import forget_incarnation
 from appliance.postgres.monitor import Monitor
 from raft import Event, Failed, LeaderChanged, PeerRefused, Replica, ReplicaConfig, ReplicaError, StateApplied
 
@@ -80,6 +81,16 @@ def member_of(config: NodeConfig) -> Member:
     )
 
 
+def open_notes(config: NodeConfig) -> NotesFile:
+    """R6, R13: notes that are gone may have held a pledge, so the data directory is no voter's any more."""
+    path = config.state_dir / "notes.json"
+    if not path.exists():
+        forget_incarnation(config.postgresql.data_dir)
+    notes = NotesFile(path)
+    notes.create()
+    return notes
+
+
 def api_token(path: Path) -> str:
     """The token that lets one change something over TCP; made at the first start, mode 0600."""
     try:
@@ -97,7 +108,7 @@ class _Node:
         self._stop_signal = 0
         self._failure = ""
         self._binaries = find(config.postgresql.bin_dir)
-        self._notes = NotesFile(config.state_dir / "notes.json")
+        self._notes = open_notes(config)
         self._guard = GuardClient(config.state_dir / "guard")
         self._replica: Replica[ClusterState] = Replica(
             ReplicaConfig(
@@ -167,7 +178,11 @@ class _Node:
     def _go_on(self) -> None:
         """Rounds until a signal, or until a thread has ended that nobody asked to."""
         while not self._stop_signal and not self._failure:
-            self._loop.wait(self._loop.step())
+            try:
+                self._loop.wait(self._loop.step())
+            except Exception as error:
+                self._events.emit("loop.failed", "error", error=f"{type(error).__name__}: {error}")
+                raise
             notify("WATCHDOG=1")
             if not self._api.alive:
                 self._failure = "the API's thread has ended"
@@ -201,6 +216,7 @@ class _Node:
             case PeerRefused(peer, reason):
                 self._events.emit("peer.refused", "warning", peer=peer, reason=reason)
             case Failed(reason):
+                self._events.emit("raft.failed", "error", reason=reason)
                 self._failure = f"raft: {reason}"
                 self._alarm.ring()
 

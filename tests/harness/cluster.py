@@ -142,16 +142,13 @@ class Cluster:
 
     # Clients
 
-    def hosts(self) -> list[tuple[str, int]]:
-        return [(node.place.host, node.place.postgres_port) for node in self]
-
-    def dsn(self) -> str:
-        """What an application is told: every node, the one that takes writes. Dead peers are noticed within 2 s."""
-        hosts, ports = zip(*self.hosts(), strict=True)
-        password = next(node.password() for node in self if (node.directory / "application.password").exists())
+    def dsn(self, nodes: Sequence[Node]) -> str:
+        """What an application is told: these nodes, the one that takes writes. Dead peers are noticed within 2 s."""
+        hosts = ",".join(node.place.host for node in nodes)
+        ports = ",".join(str(node.place.postgres_port) for node in nodes)
         return (
-            f"host={','.join(hosts)} port={','.join(map(str, ports))} user={APPLICATION} dbname={APPLICATION}"
-            f" password={password} target_session_attrs=read-write connect_timeout=2 tcp_user_timeout=2000"
+            f"host={hosts} port={ports} user={APPLICATION} dbname={APPLICATION} password={self.primary().password()}"
+            " target_session_attrs=read-write connect_timeout=2 tcp_user_timeout=2000"
             " keepalives_idle=1 keepalives_interval=1 keepalives_count=2"
         )
 

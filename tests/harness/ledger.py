@@ -6,7 +6,7 @@ The timeline of a row says in which epoch it was acknowledged: no number is ever
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -80,15 +80,20 @@ class Audit:
 
 
 class Ledger:
-    """A context in which clients write all the time, one row a commit, over the DSN that applications use."""
+    """A context in which clients write all the time, one row a commit, over the DSN that applications use.
 
-    def __init__(self, cluster: Cluster, *, enter: Callable[[], None] = lambda: None, writers: int = WRITERS) -> None:
+    `enter` moves a writer to its host. With `sides`, each side has a writer of its own that knows only those nodes.
+    """
+
+    def __init__(
+        self, cluster: Cluster, *, enter: Callable[[], None] = lambda: None, sides: Sequence[Sequence[Node]] = ()
+    ) -> None:
         self._cluster = cluster
         self._enter = enter
         self._rows: list[Row] = []
         self._over = threading.Event()
-        self._dsn = cluster.dsn()
-        self._threads = [threading.Thread(target=self._write, name=f"writer-{i}", daemon=True) for i in range(writers)]
+        dsns = [cluster.dsn(side) for side in sides] or [cluster.dsn(list(cluster))] * WRITERS
+        self._threads = [threading.Thread(target=self._write, args=(dsn,), daemon=True) for dsn in dsns]
         self.errors: list[str] = []
 
     def __enter__(self) -> Self:
@@ -107,15 +112,15 @@ class Ledger:
             thread.join(15)
             assert not thread.is_alive(), f"{thread.name} hangs"
 
-    def wait_for_writes(self, limit_s: float, *, node: str = "", more: int = 20) -> Row:
-        """Until that many more rows are acknowledged (by that node); the first of them."""
-        start = len(self._rows)
+    def wait_for_writes(self, limit_s: float, on: Sequence[Node] = (), *, more: int = 20) -> Row:
+        """Until that many more rows are acknowledged, by one of these nodes; the first of them."""
+        start, names = len(self._rows), {node.name for node in on or self._cluster}
 
         def fresh() -> list[Row]:
-            rows = [row for row in self._rows[start:] if node in {"", row.node}]
+            rows = [row for row in self._rows[start:] if row.node in names]
             return rows if len(rows) >= more else []
 
-        return self._cluster.wait_until(fresh, limit_s, f"clients write to {node or 'somebody'}; {self.errors[-1:]}")[0]
+        return self._cluster.wait_until(fresh, limit_s, f"clients write to {' or '.join(sorted(names))}")[0]
 
     def last(self) -> Row:
         return self._rows[-1]
@@ -128,11 +133,11 @@ class Ledger:
         lost = [row for row in rows if there.get(row.id) != (row.node, row.timeline)]
         return Audit(tuple(rows), tuple(lost))
 
-    def _write(self) -> None:
+    def _write(self, dsn: str) -> None:
         self._enter()
         while not self._over.is_set():
             try:
-                with psycopg.connect(self._dsn, autocommit=True) as connection:
+                with psycopg.connect(dsn, autocommit=True) as connection:
                     for row in self._commits(connection):
                         self._rows.append(row)
             except psycopg.Error as error:

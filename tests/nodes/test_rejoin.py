@@ -48,13 +48,11 @@ def test_where_a_rewind_is_impossible_the_node_clones_and_keeps_the_old_director
         lose_wal(old)
         (old.data_dir / "note.txt").write_text("kept once")
         old.start()
-        kept = old.directory / "data.replaced" / "note.txt"
-        cluster.wait_until(kept.exists, 30, "the replaced directory is kept")
         new = cluster.wait_whole()
         ledger.audit(new).expect_one_at_a_time()
+    assert (old.directory / "data.replaced" / "note.txt").read_text() == "kept once"
     assert old.jobs()[0] == ("rewind", "failed")
     assert old.jobs()[-1] == ("clone", "done")
-    cluster.wait_until(lambda: not kept.exists(), 10, "what the streaming node needs no more is gone")
     expect_same_everywhere(cluster)
 
 

@@ -14,7 +14,7 @@ def test_switchover_to_a_named_member_loses_nothing(cluster):
     with Ledger(cluster) as ledger:
         done = cluster["n1"].command("switchover", "--to", target.name, "--yes")
         assert done.returncode == 0, done
-        ledger.wait_for_writes(5, node=target.name)
+        ledger.wait_for_writes(5, [target])
         assert cluster.wait_whole() is target
         audit = ledger.audit(target)
     audit.expect_no_loss()

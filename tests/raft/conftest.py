@@ -78,15 +78,25 @@ class Cluster:
             self.running.pop(name).stop()
 
     def leader(self):
-        """The leader that has committed in its term, as all running replicas see it."""
+        """The leader that all running replicas see, once they are all connected with each other."""
 
         def agreed():
+            if not all(self.links()):
+                return None
             views = {name: replica.view() for name, replica in self.running.items()}
             leaders = {view.leader for view in views.values()}
             name = leaders.pop()
             return name if not leaders and name in views and views[name].is_leader else None
 
         return eventually(agreed)
+
+    def links(self):
+        return [
+            peer.connected
+            for replica in self.running.values()
+            for peer in replica.status().peers
+            if peer.name in self.running
+        ]
 
     def followers(self):
         leader = self.leader()

@@ -269,6 +269,33 @@ def test_a_second_process_under_a_name_in_use_is_refused(cluster, wait, tmp_path
         double.stop()
 
 
+def test_who_is_at_the_address_has_the_name_even_if_another_spoke_first(cluster, wait, tmp_path):
+    double = cluster.replica("n2", directory=tmp_path / "double", listen=f"127.0.0.1:{unused_port()}")
+    double.start()
+    cluster.start("n1", "n3")
+    try:
+        wait(lambda: all(peer.connected for peer in double.status().peers))
+        cluster.start("n2")
+        wait(lambda: not any(peer.connected for peer in double.status().peers))
+        assert isinstance(cluster.propose("n2", b"from the member"), Applied)
+    finally:
+        double.stop()
+
+
+def test_a_follower_that_cannot_reach_the_leader_says_so_at_once(cluster):
+    cluster.start()
+    leader, follower = cluster.leader(), cluster.followers()[0]
+    replica = cluster.running[follower]
+    replica._transport._links[leader].close()
+    began_s = time.monotonic()
+    while True:
+        outcome = replica.propose(b"x", "x", 5).result(6)
+        if isinstance(outcome, Refused):
+            break
+    assert "no connection" in outcome.reason
+    assert time.monotonic() - began_s < 2
+
+
 def unused_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]

@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import os
 import shutil
 import subprocess
 import sys
@@ -157,7 +158,8 @@ def detached(directory: str, asked: Asked) -> int:
     command = [sys.executable, "-m", "appliance.cli.main", "demo", "up", "--dir", str(place)]
     command += ["--nodes", str(asked.nodes), "--ttl", asked.ttl, "--timeout", f"{asked.timeout_s:g}s"]
     log = supervisor_log(place)
-    with log.open("wb") as output:
+    # It shows the connection string, password included.
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

@@ -18,7 +18,6 @@ def test_the_documented_defaults():
     assert policy.guard_margin_s == 0.5
     assert policy.clock_drift == 0.01
     assert policy.primary_start_timeout_s == 60
-    assert policy.member_slots_ttl_s == 1800
     assert policy.maximum_lag_on_failover_bytes == 1 << 20
     assert (policy.synchronous_mode, policy.fencing) == ("off", "lease")
 

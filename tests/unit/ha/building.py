@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from appliance.cluster.apply import apply
 from appliance.cluster.config import Policy
-from appliance.cluster.state import LeaseStatus, Operation, OperationKind, Phase, Position
+from appliance.cluster.state import Appointment, LeaseStatus, Operation, OperationKind, Phase, Position, Timeline
 from appliance.ha.decide import slot_name
 from appliance.ha.plan import Situation
 from appliance.ha.seen import (
@@ -137,12 +137,21 @@ def situation(present=None, reports=None, **leader):
     return Situation(present or state(), ALL if reports is None else reports, LeaderSeen(**known), POLICY, AT)
 
 
+APPOINTED = state(
+    epoch=5,
+    appointment=Appointment(5, "pg2", "inc-pg2", 3, Position(2, LSN)),
+    timelines=(*state().timelines, Timeline(3, 5, "pg2", 2)),
+)
+"""pg2 was appointed and has not opened yet."""
+
+
 # From a tape
 
 
 def some_state(tape):
     """A state that a walk of commands led to, so that it is one that `apply` can make."""
-    present = tape.pick(state(), vacant(), vacant())
+    moving = state(operations=(operation(tape.pick(Phase.STOPPING, Phase.REQUESTED)),))
+    present = tape.pick(state(), vacant(), moving, APPOINTED, APPOINTED)
     for _ in range(tape.pick(0, 0, 1, 2, 4, 8)):
         present = apply(present, next_command(present, tape)).state
     return present
@@ -150,7 +159,7 @@ def some_state(tape):
 
 def some_observation(present, tape):
     """A node as it might be: mostly in order, with any one thing or several out of order."""
-    me = tape.pick(*NAMES)
+    me = tape.pick(*NAMES, *([present.appointment.node] * 3 if present.appointment else []))
     epoch = present.appointment.epoch if present.appointment else 0
     known = present.members[me].incarnation if me in present.members else ""
     timelines = [present.highest_timeline, 2, 1, present.highest_timeline + 1]
@@ -178,7 +187,7 @@ def some_observation(present, tape):
         receiver_running=tape.pick(False, True),
         upstream=tape.pick("", "10.0.0.1:5432", "10.0.0.2:5432"),
         checkpoint_timeline=tape.pick(*timelines),
-        slots=tape.pick(SLOTS, frozenset()),
+        slots=tape.pick(SLOTS, SLOTS, frozenset()),
         streaming=tape.pick(True, False),
     )
     notes = Notes(
@@ -206,7 +215,7 @@ def some_observation(present, tape):
         switch=tape.pick({}, {present.highest_timeline: Position(max(1, present.highest_timeline - 1), LSN)}),
         checkpointing=tape.pick(False, True),
         checkpointed_operation=tape.pick("", "op0", "op1"),
-        settings_changed=tape.pick(False, True),
+        settings_changed=tape.pick(False, False, True),
         replaced_kept_s=tape.pick(None, 10.0, 9999.0),
     )
 

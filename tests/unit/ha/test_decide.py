@@ -14,7 +14,6 @@ from appliance.cluster.commands import (
     Release,
 )
 from appliance.cluster.state import (
-    Appointment,
     Bootstrap,
     ClusterState,
     LeaseStatus,
@@ -49,6 +48,7 @@ from appliance.ha.seen import DirectoryKind, LeaseSeen, Notes
 from tests.unit.cluster.building import LSN, member, state, vacant, with_members
 
 from .building import (
+    APPOINTED,
     POLICY,
     directory,
     instance,
@@ -61,11 +61,6 @@ from .building import (
 )
 
 IMMEDIATE = StopPostgres(StopMode.IMMEDIATE)
-APPOINTED = state(
-    epoch=5,
-    appointment=Appointment(5, "pg2", "inc-pg2", 3, Position(2, LSN)),
-    timelines=(*state().timelines, Timeline(3, 5, "pg2", 2)),
-)
 OPENED = replace(
     APPOINTED,
     appointment=replace(APPOINTED.appointment, opened=True),
@@ -433,10 +428,9 @@ def test_r14_a_cleanly_stopped_primary_whose_last_record_was_streamed_just_follo
 
 
 def test_r14_a_standby_past_the_switch_point_is_rebuilt_and_one_before_it_follows():
-    assert actions(OPENED, voter("pg3", instance=instance(lsn=LSN, upstream="", receiver_running=False))) == [
-        Follow("pg2")
-    ]
     past = instance(lsn=LSN + 1, upstream="", receiver_running=False)
+
+    assert actions(OPENED, voter("pg3")) == [Follow("pg2")]
     assert actions(OPENED, standby("pg3", instance=past)) == [ForgetIncarnation(), Propose(Rebuild("pg3"))]
 
 

@@ -1,0 +1,119 @@
+"""What does not belong to the cluster, or stands where a node wants to be: said clearly, and nothing is harmed."""
+
+import copy
+import shutil
+import socket
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from appliance.node.privileges import run_user
+from appliance.postgres.binaries import find
+from tests.harness.cluster import Cluster
+from tests.harness.ledger import Ledger
+from tests.harness.node import Node
+from tests.harness.places import free_ports
+
+
+def test_the_data_directory_of_another_cluster_is_left_alone(cluster):
+    node = cluster.standbys()[0]
+    node.lose_host()
+    own = node.data_dir.rename(node.directory / "own")
+    initdb = [find().tool("initdb"), "-D", node.data_dir, "--no-sync"]
+    subprocess.run(initdb, check=True, capture_output=True, cwd="/", user=run_user().pw_uid, group=run_user().pw_gid)
+    before = (node.data_dir / "global" / "pg_control").read_bytes()
+    node.start()
+    said = cluster.wait_until(
+        lambda: [node.view()["doing"]] if "belongs to system" in node.view()["doing"] else [], 15, "it says whose it is"
+    )
+    assert cluster.primary().view()["system_identifier"] in said[0]
+    assert (node.data_dir / "global" / "pg_control").read_bytes() == before
+    assert not node.postgres_processes()
+    node.lose_host()
+    shutil.rmtree(node.data_dir)
+    own.rename(node.data_dir)
+    node.start()
+    cluster.wait_whole()
+
+
+def test_a_node_of_another_cluster_is_refused_by_name(cluster):
+    node = cluster.standbys()[0]
+    node.lose_host()
+    stranger = _like(cluster, node, "stranger", cluster="another")
+    stranger.start()
+    for other in cluster:
+        if other is not node:
+            cluster.wait_until(lambda other=other: "another" in _refusals(other), 15, f"{other.name} says why")
+    assert not stranger.view()["quorum"]
+    stranger.lose_host()
+    node.start()
+    cluster.wait_whole()
+
+
+def test_a_second_node_of_the_same_name_is_refused_and_the_first_goes_on(cluster):
+    node = cluster.standbys()[0]
+    twin = _like(cluster, node, "twin")
+    raft, http, postgres = free_ports(3)
+    twin.place = replace(node.place, raft_port=raft, http_port=http, postgres_port=postgres)
+    twin.config["raft"] = {"listen": f"127.0.0.1:{raft}", "advertise": node.config["raft"]["listen"]}
+    twin.config["http"] = {"listen": f"127.0.0.1:{http}"}
+    twin.config["postgresql"] = {"listen": f"127.0.0.1:{postgres}"}
+    with Ledger(cluster) as ledger:
+        twin.start()
+        cluster.wait_until(lambda: "twice" in twin.log_file.read_text() or _refusals(twin), 15, "the twin is told")
+        ledger.wait_for_writes(5, more=200)
+        assert not twin.postgres_processes()
+        twin.lose_host()
+        assert cluster.wait_whole()
+        audit = ledger.audit(cluster.primary())
+    audit.expect_no_loss()
+    assert audit.longest_gap_s() < 1
+    assert not node.jobs()
+
+
+@pytest.mark.parametrize("what", ["raft", "http"])
+def test_a_taken_port_ends_the_start_with_its_number(what):
+    with Cluster(1) as cluster:
+        node = cluster["n1"]
+        port = getattr(node.place, f"{what}_port")
+        with _listening(port):
+            node.start()
+            assert node.wait(15) == 1
+        said = node.log_file.read_text()
+        assert f"127.0.0.1:{port}" in said
+        assert "Traceback" not in said
+
+
+def test_a_taken_postgresql_port_is_shown_and_waited_for():
+    with Cluster(1) as cluster:
+        node = cluster["n1"]
+        with _listening(node.place.postgres_port):
+            cluster.start()
+            cluster.bootstrap()
+            cluster.wait_until(lambda: _mentions(node, str(node.place.postgres_port)), 20, "the port is named")
+        cluster.wait_whole()
+
+
+def _mentions(node, text):
+    view = node.view()
+    return text in view["doing"] or any(text in problem["message"] + problem["hint"] for problem in view["problems"])
+
+
+def _like(tested, node, directory, **other):
+    """Another node with the same name and addresses, and a directory of its own."""
+    place = tested.directory / directory
+    config = {**copy.deepcopy(node.config), "state_dir": str(place), **other}
+    return Node(place, node.place, config)
+
+
+def _refusals(node):
+    return " ".join(node.view()["raft"]["refusals"].values())
+
+
+def _listening(port):
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", port))
+    taken.listen()
+    return taken

@@ -1,0 +1,206 @@
+"""What `decide` never does, whatever it sees: states from walks of real commands, observations from choices."""
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.cluster.commands import Rebuild, Release
+from appliance.cluster.state import LeaseStatus, NodeRole
+from appliance.ha.actions import (
+    Clone,
+    Decision,
+    EndStray,
+    Follow,
+    ForgetIncarnation,
+    Initialise,
+    NoteFenced,
+    Pledge,
+    Promote,
+    Propose,
+    Rewind,
+    StartPrimary,
+    StartStandby,
+    StopPostgres,
+)
+from appliance.ha.decide import RULES, cast_vote, decide, wants_lease
+from appliance.ha.seen import DirectoryKind
+from tests.unit.cluster.building import Tape
+
+from .building import POLICY, is_open_primary, some_observation, some_state
+
+NAMES_OF_RULES = {r.__name__ for r in RULES} | {"wait_for_log", "at_rest"}
+tapes = st.binary(min_size=40, max_size=160)
+
+
+def check(present, seen):
+    decision = decide(present, seen, POLICY)
+    assert decision == decide(present, seen, POLICY)
+    assert isinstance(decision, Decision)
+    assert decision.because
+    assert decision.rule in NAMES_OF_RULES
+    for promise in PROMISES:
+        promise(present, seen, decision.actions)
+    return decision
+
+
+def may_be_primary(present, seen):
+    """R4, R5 in the words of docs/safety.md, apart from how the code asks."""
+    held, lease = present.appointment, seen.lease
+    return (
+        held is not None
+        and held.node == seen.me.name
+        and present.lease is LeaseStatus.HELD
+        and present.election is None
+        and held.epoch > seen.notes.fenced_epoch
+        and held.epoch >= seen.notes.pledge
+        and lease is not None
+        and lease.epoch == held.epoch
+        and lease.left_s > POLICY.fence_below_s
+    )
+
+
+def no_writable_primary_without_a_lease_keeps_running(present, seen, actions):
+    """Behind its own notes the node waits for the log, and the guard keeps the promise."""
+    held, answer = present.appointment, seen.instance
+    writable = seen.postmaster is not None and answer is not None and not answer.in_recovery
+    if writable and held is not None and held.epoch >= seen.notes.epoch and not may_be_primary(present, seen):
+        assert any(isinstance(a, StopPostgres | EndStray) for a in actions)
+
+
+def no_primary_begins_without_a_lease(present, seen, actions):
+    for action in actions:
+        if isinstance(action, StartPrimary | Promote):
+            assert may_be_primary(present, seen)
+            assert action.epoch == present.appointment.epoch
+        if isinstance(action, Promote):
+            start = present.appointment.start
+            assert (seen.instance.timeline, seen.instance.lsn) >= (start.timeline, start.lsn)
+            assert action.timeline == present.appointment.timeline
+        if isinstance(action, StartPrimary):
+            assert seen.directory.incarnation == present.appointment.incarnation
+            assert seen.directory.system_identifier == present.system_identifier
+
+
+def a_pledged_node_takes_wal_from_nobody(present, seen, actions):
+    for action in actions:
+        if isinstance(action, Follow | StartStandby) and action.upstream:
+            assert present.election is None
+            assert seen.notes.pledge <= present.appointment.epoch
+            assert action.upstream == present.appointment.node != seen.me.name
+            assert present.appointment.opened
+
+
+def data_is_replaced_only_after_rebuild_and_from_another_open_primary(present, seen, actions):
+    for action in actions:
+        if isinstance(action, Clone | Rewind):
+            assert present.members[seen.me.name].rebuilding
+            assert is_open_primary(present)
+            assert action.source == present.appointment.node != seen.me.name
+            assert seen.postmaster is None
+            assert not seen.directory.incarnation
+            assert seen.directory.kind is not DirectoryKind.FOREIGN
+
+
+def initdb_never_meets_data(present, seen, actions):
+    if Initialise() in actions:
+        assert seen.directory.kind in {DirectoryKind.MISSING, DirectoryKind.EMPTY}
+        assert not present.initialised
+        assert present.bootstrap.node == seen.me.name
+
+
+def the_appointed_primary_never_rebuilds(present, seen, actions):
+    rebuilds = [a for a in actions if isinstance(a, Clone | Rewind | ForgetIncarnation)]
+    rebuilds += [a for a in actions if isinstance(a, Propose) and isinstance(a.command, Rebuild)]
+    if rebuilds:
+        assert present.appointment.node != seen.me.name
+
+
+def the_incarnation_is_forgotten_before_others_hear_of_the_rebuild(present, seen, actions):
+    for n, action in enumerate(actions):
+        if isinstance(action, Propose) and isinstance(action.command, Rebuild):
+            assert ForgetIncarnation() in actions[:n]
+
+
+def a_lease_is_given_back_only_of_an_epoch_that_is_noted_as_over(present, seen, actions):
+    for n, action in enumerate(actions):
+        if isinstance(action, Propose) and isinstance(action.command, Release):
+            epoch = action.command.epoch
+            assert seen.notes.fenced_epoch >= epoch or NoteFenced(epoch) in actions[:n]
+            answers_as_primary = seen.instance is not None and not seen.instance.in_recovery
+            assert seen.postmaster is None or not answers_as_primary
+            assert not seen.directory.stray_pid
+
+
+def a_node_behind_its_notes_does_nothing(present, seen, actions):
+    held = present.appointment
+    if (held.epoch if held is not None else 0) < seen.notes.epoch:
+        assert actions == ()
+
+
+def a_pledge_never_goes_back(present, seen, actions):
+    for action in actions:
+        if isinstance(action, Pledge):
+            assert action.election == present.election.number > seen.notes.pledge
+
+
+def a_witness_runs_no_postgresql(present, seen, actions):
+    known = present.members.get(seen.me.name)
+    if known is not None and known.role is NodeRole.WITNESS and present.initialised:
+        assert not [a for a in actions if isinstance(a, StartStandby | Clone | Rewind | Follow | Pledge | Initialise)]
+
+
+def a_job_is_not_disturbed(present, seen, actions):
+    if seen.job is not None and seen.job.running:
+        assert not [a for a in actions if isinstance(a, StartStandby | StartPrimary | Clone | Rewind | Initialise)]
+
+
+PROMISES = (
+    no_writable_primary_without_a_lease_keeps_running,
+    no_primary_begins_without_a_lease,
+    a_pledged_node_takes_wal_from_nobody,
+    data_is_replaced_only_after_rebuild_and_from_another_open_primary,
+    initdb_never_meets_data,
+    the_appointed_primary_never_rebuilds,
+    the_incarnation_is_forgotten_before_others_hear_of_the_rebuild,
+    a_lease_is_given_back_only_of_an_epoch_that_is_noted_as_over,
+    a_node_behind_its_notes_does_nothing,
+    a_pledge_never_goes_back,
+    a_witness_runs_no_postgresql,
+    a_job_is_not_disturbed,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(tapes)
+def test_decide_keeps_every_promise(choices):
+    tape = Tape(choices)
+    present = some_state(tape)
+    check(present, some_observation(present, tape))
+
+
+def test_decide_keeps_every_promise_over_many_random_situations():
+    spoke = set()
+    for seed in range(20_000):
+        tape = Tape(Random(seed).randbytes(160))
+        present = some_state(tape)
+        spoke.add(check(present, some_observation(present, tape)).rule)
+    assert spoke >= NAMES_OF_RULES - {"initialise"}, "a rule that never spoke was not tried"
+
+
+@settings(max_examples=500, deadline=None)
+@given(tapes)
+def test_a_vote_and_a_renewal_are_consistent_with_the_state(choices):
+    tape = Tape(choices)
+    present = some_state(tape)
+    seen = some_observation(present, tape)
+    vote, epoch = cast_vote(present, seen), wants_lease(present, seen)
+
+    if vote is not None and seen.directory.system_identifier == present.system_identifier:
+        assert vote.election == present.election.number == seen.notes.pledge
+        assert seen.instance.in_recovery
+        assert not seen.instance.receiver_running
+        assert vote.incarnation == seen.directory.incarnation == present.members[seen.me.name].incarnation
+    if epoch is not None:
+        assert present.primary == seen.me.name
+        assert epoch == present.appointment.epoch > seen.notes.fenced_epoch

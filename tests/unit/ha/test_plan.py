@@ -1,0 +1,413 @@
+"""Every rule of `plan` has its case; when it deposes, whom it appoints and waits for, and how a switchover goes."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from appliance.cluster.apply import apply
+from appliance.cluster.commands import AdvanceOperation, Appoint, Depose, NotePosition, OpenElection
+from appliance.cluster.state import Election, LeaseStatus, NodeRole, OperationKind, Phase, Position
+from appliance.ha.plan import CHECKPOINT_WAIT_S, NOTE_EVERY_S, RULES, TARGET_WAIT_S, VOTES_WAIT_S, Plan, plan
+from appliance.ha.seen import LeaderSeen, Notes
+from tests.unit.cluster.building import LSN, NAMES, Tape, appoint, member, state, vacant, vote, with_members
+
+from .building import ALL, APPOINTED, AT, POLICY, heard, operation, report, situation, some_state
+
+EXPIRED = state(lease=LeaseStatus.EXPIRED)
+DEPOSE_S = POLICY.depose_after_s
+
+
+def voted(*votes, **ages):
+    """Fresh reports of these voters."""
+    reports = heard(*(report(v.node, vote=v, in_recovery=True, streaming=False) for v in votes))
+    return {n: replace(r, age_s=ages.get(n, r.age_s)) for n, r in reports.items()}
+
+
+def targeted(target="pg2", **changes):
+    return vacant(
+        election=Election(5, "switchover op1", target), operations=(operation(Phase.ELECTING, target),), **changes
+    )
+
+
+def commands(now):
+    return list(plan(now).commands)
+
+
+CASES = {
+    "depose_silent_primary": situation(confirmed_s=DEPOSE_S + 0.01),
+    "advance_operation": situation(replace(EXPIRED, operations=(operation(Phase.STOPPING),))),
+    "open_election": situation(EXPIRED),
+    "drop_target": situation(targeted(), {}, election_s=TARGET_WAIT_S + 0.1),
+    "appoint": situation(vacant(), voted(vote("pg2"), vote("pg3"))),
+    "note_position": situation(reports=heard(report("pg1", lsn=LSN + 1)), noted_s=NOTE_EVERY_S),
+}
+
+
+def test_every_rule_has_its_case():
+    assert list(CASES) == [r.__name__ for r in RULES]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_rule_answers_its_own_case_with_a_command_that_apply_takes(name):
+    now = CASES[name]
+    answer = plan(now)
+
+    assert answer.rule == name
+    (command,) = answer.commands
+    assert apply(now.state, command).refused is None
+
+
+def test_a_healthy_cluster_needs_nothing():
+    assert plan(situation()) == Plan("nothing to do")
+
+
+# Deposing (R3, R10)
+
+
+@pytest.mark.parametrize(
+    ("leader", "deposed"),
+    [
+        ({"confirmed_s": DEPOSE_S}, False),
+        ({"confirmed_s": DEPOSE_S + 0.01}, True),
+        # A new raft leader forgets older notes and waits a full ttl from its own election.
+        ({"confirmed_s": None, "leading_s": DEPOSE_S - 0.1, "epoch_s": 99.0}, False),
+        ({"confirmed_s": None, "leading_s": DEPOSE_S + 0.1, "epoch_s": 99.0}, True),
+        # Right after an appointment the new primary has had no time to renew.
+        ({"confirmed_s": None, "leading_s": 99.0, "epoch_s": DEPOSE_S - 0.1}, False),
+        ({"confirmed_s": None, "leading_s": 99.0, "epoch_s": DEPOSE_S + 0.1}, True),
+        ({"confirmed_s": DEPOSE_S + 0.1, "leading_s": 0.0, "epoch_s": 0.0}, True),
+    ],
+    ids=str,
+)
+def test_r3_only_a_full_ttl_without_a_confirmation_deposes(leader, deposed):
+    expected = [Depose] if deposed else []
+
+    assert [type(c) for c in commands(situation(**leader))] == expected
+
+
+def test_r3_what_the_reports_say_does_not_matter():
+    assert commands(situation(reports={})) == []
+    assert type(commands(situation(confirmed_s=DEPOSE_S + 1))[0]) is Depose
+
+
+def test_a_lease_that_is_gone_is_not_deposed_again():
+    assert commands(situation(vacant(), {}, confirmed_s=None)) == []
+
+
+# Elections (R10)
+
+
+def test_an_election_takes_the_next_number_and_the_last_report_of_the_primary():
+    last = heard(report("pg1", lsn=LSN + 9), age_s=30.0)
+    (command,) = commands(situation(replace(EXPIRED, epoch=7), last))
+
+    assert command == OpenElection(8, 4, "the lease of epoch 4 is expired", "", Position(2, LSN + 9))
+
+
+@pytest.mark.parametrize("change", [{"in_recovery": True}, {"in_recovery": None}, {"timeline": 1}])
+def test_only_what_it_reported_as_the_primary_counts_as_its_position(change):
+    (command,) = commands(situation(EXPIRED, heard(report("pg1", lsn=LSN + 9, **change))))
+
+    assert command.last_known is None
+
+
+def test_an_election_has_the_target_of_the_operation_of_its_epoch_only():
+    moving = replace(EXPIRED, operations=(operation(Phase.ELECTING),))
+    stale = replace(EXPIRED, operations=(operation(Phase.PROMOTING, epoch=3),))
+
+    assert commands(situation(moving))[0].target == "pg2"
+    assert plan(situation(moving)).because.startswith("switchover op1")
+    assert apply(state(), commands(situation(stale))[0]).refused is not None
+    assert [c.target for c in commands(situation(stale)) if isinstance(c, OpenElection)] in ([], [""])
+
+
+# Appointing
+
+
+def winner(*votes, present=None, **leader):
+    answer = plan(situation(present or vacant(), voted(*votes), **leader))
+    return answer.commands[0].node if answer.commands else None
+
+
+def test_the_highest_vote_wins():
+    assert winner(vote("pg2"), vote("pg3", LSN + 1)) == "pg3"
+    assert winner(vote("pg2", 5), vote("pg3", LSN, timeline=1), election_s=9.0) is None, "both lag too far"
+    assert winner(vote("pg1", LSN + 5), vote("pg2"), vote("pg3")) == "pg1", "the old primary may have the most"
+
+
+def test_of_equal_votes_priority_then_the_first_name_wins():
+    preferred = with_members(vacant(), member("pg3", tags={"failover_priority": 2}))
+
+    assert winner(vote("pg2"), vote("pg3"), present=preferred) == "pg3"
+    assert (
+        winner(vote("pg2"), vote("pg3"), present=with_members(vacant(), member("pg3", tags={"failover_priority": "9"})))
+        == "pg2"
+    )
+    assert winner(vote("pg2"), vote("pg3")) == "pg2"
+    assert winner(vote("pg2", LSN + 1), vote("pg3"), present=preferred) == "pg2", "a position is worth more"
+
+
+def test_the_appointment_carries_all_votes_the_next_timeline_and_the_reason():
+    (command,) = commands(situation(vacant(), voted(vote("pg3", LSN - 1), vote("pg2"))))
+
+    assert command == Appoint(
+        5, "pg2", (vote("pg2"), vote("pg3", LSN - 1)), 3, "the lease is expired; pg2 has the highest of 2 votes", AT
+    )
+
+
+def test_a_known_live_voter_is_waited_for_but_not_for_long():
+    reports = voted(vote("pg2")) | heard(report("pg3"))
+
+    assert commands(situation(vacant(), reports, election_s=VOTES_WAIT_S)) == []
+    assert "waits for the votes of pg3" in plan(situation(vacant(), reports, election_s=0.1)).because
+    assert commands(situation(vacant(), reports, election_s=VOTES_WAIT_S + 0.01))[0].node == "pg2"
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {},
+        heard(report("pg3"), age_s=2.1),
+        heard(report("pg4")),
+    ],
+    ids=["never heard", "long silent", "no member"],
+)
+def test_nobody_waits_for_a_voter_that_is_not_known_to_live(absent):
+    assert commands(situation(vacant(), voted(vote("pg2")) | absent, election_s=0.0))[0].node == "pg2"
+
+
+@pytest.mark.parametrize("other", [member("pg3", NodeRole.WITNESS), member("pg3", rebuilding=True)])
+def test_nobody_waits_for_a_node_without_data(other):
+    present = with_members(vacant(), other)
+
+    assert commands(situation(present, voted(vote("pg2")) | heard(report("pg3"))))[0].node == "pg2"
+
+
+def test_a_vote_of_another_election_or_directory_does_not_count():
+    assert winner(vote("pg2", election=4), vote("pg3"), election_s=2.0) == "pg3"
+    assert winner(vote("pg2", LSN + 1, incarnation="older"), vote("pg3"), election_s=2.0) == "pg3"
+    assert winner(vote("pg2", election=4), election_s=2.0) is None
+
+
+def test_a_node_tagged_nofailover_neither_wins_nor_sets_the_mark():
+    kept_out = with_members(vacant(), member("pg3", tags={"nofailover": True}))
+
+    assert winner(vote("pg2"), vote("pg3", LSN + 1), present=kept_out, election_s=2.0) == "pg2"
+    assert winner(vote("pg3", LSN + 1), present=kept_out, election_s=2.0) is None
+
+
+def test_an_election_that_nobody_can_win_says_why():
+    assert plan(situation(vacant(), {})).because == "election 5: no vote has arrived"
+    stuck = plan(situation(vacant(), voted(vote("pg2", 0)), election_s=9.0))
+    assert stuck.commands == ()
+    assert "pg2: candidate.lagging: 50331648 bytes behind the last known position" in stuck.because
+
+
+def test_failover_with_a_dead_primary_step_by_step():
+    """Silence, a full ttl, an election, two votes, an appointment: pg1 is never asked."""
+    others = heard(report("pg2", vote=None), report("pg3"))
+    present = state()
+    for leader, reports, kind in (
+        ({"confirmed_s": DEPOSE_S + 0.1}, others, Depose),
+        ({}, others, OpenElection),
+        ({"election_s": 0.2}, voted(vote("pg2"), vote("pg3", LSN - 9)), Appoint),
+    ):
+        (command,) = commands(situation(present, reports, **leader))
+        assert type(command) is kind
+        applied = apply(present, command)
+        assert applied.refused is None
+        present = applied.state
+    assert present.primary == "pg2"
+    assert commands(situation(present, others, confirmed_s=None, epoch_s=0.1)) == []
+
+
+# Switchovers
+
+
+def steps(present, reports, **leader):
+    return [(type(c), getattr(c, "phase", None)) for c in commands(situation(present, reports, **leader))]
+
+
+def requested(**changes):
+    return state(operations=(operation(**changes),))
+
+
+def test_a_switchover_waits_for_the_checkpoint_then_stops_elects_and_promotes():
+    checkpointed = ALL | heard(report("pg1", checkpointed_operation="op1"))
+    stopping = apply(requested(), AdvanceOperation("op1", Phase.STOPPING, AT)).state
+    down = replace(stopping, lease=LeaseStatus.RELEASED)
+    electing = apply(down, AdvanceOperation("op1", Phase.ELECTING, AT)).state
+    ballot = voted(vote("pg2", LSN + 1), vote("pg3", LSN + 1))
+    open_election = apply(electing, commands(situation(electing))[0]).state
+    appointed = apply(open_election, commands(situation(open_election, ballot))[0]).state
+    promoting = apply(appointed, commands(situation(appointed, ballot))[0]).state
+    opened = replace(promoting, appointment=replace(promoting.appointment, opened=True))
+
+    assert steps(requested(), ALL, phase_s=1.0) == []
+    assert steps(requested(), checkpointed) == [(AdvanceOperation, Phase.STOPPING)]
+    assert steps(requested(), ALL, phase_s=CHECKPOINT_WAIT_S + 0.1) == [(AdvanceOperation, Phase.STOPPING)]
+    assert steps(stopping, ALL) == []
+    assert steps(down, ALL) == [(AdvanceOperation, Phase.ELECTING)]
+    assert open_election.election.target == "pg2"
+    assert appointed.primary == "pg2"
+    assert promoting.running_operation().phase is Phase.PROMOTING
+    assert steps(promoting, ALL, epoch_s=1.0, confirmed_s=None) == []
+    assert steps(opened, ALL) == [(AdvanceOperation, Phase.DONE)]
+
+
+def test_a_switchover_to_nobody_in_particular_goes_to_the_best_other_node():
+    anybody = targeted("")
+    ballot = voted(vote("pg1", LSN), vote("pg2"), vote("pg3"))
+
+    assert commands(situation(anybody, ballot))[0].node == "pg2"
+    assert commands(situation(anybody, voted(vote("pg1")), election_s=2.0)) == []
+    assert commands(situation(anybody, voted(vote("pg1")), election_s=TARGET_WAIT_S + 0.1))[0].node == "pg1"
+
+
+@pytest.mark.parametrize(
+    ("reports", "code"),
+    [
+        (ALL | heard(report("pg2", lsn=0)), "candidate.lagging"),
+        (ALL | heard(report("pg2", streaming=False)), "candidate.streaming"),
+        (ALL | heard(report("pg2"), age_s=2.5), "candidate.reachable"),
+        (ALL | heard(report("pg2", running=False)), "candidate.reachable"),
+        ({n: r for n, r in ALL.items() if n != "pg2"}, "candidate.reachable"),
+    ],
+)
+def test_a_target_that_is_not_fit_fails_the_switchover_before_anything_was_changed(reports, code):
+    (command,) = commands(situation(requested(), reports))
+
+    assert command.phase is Phase.FAILED
+    assert command.detail.startswith(code)
+
+
+def test_a_switchover_whose_primary_falls_silent_fails_but_a_failover_waits_for_its_lease():
+    silent = {n: r for n, r in ALL.items() if n != "pg1"}
+
+    assert steps(requested(), silent, phase_s=CHECKPOINT_WAIT_S) == []
+    assert steps(requested(), silent, phase_s=CHECKPOINT_WAIT_S + 1) == [(AdvanceOperation, Phase.FAILED)]
+    assert steps(requested(kind=OperationKind.FAILOVER), silent, phase_s=CHECKPOINT_WAIT_S + 1) == []
+
+
+def test_the_target_waits_for_the_last_record_of_the_old_primary_for_a_second():
+    level = voted(vote("pg2", LSN), vote("pg3", LSN))
+
+    assert "waits for pg2" in plan(situation(targeted(), level, election_s=0.5)).because
+    assert commands(situation(targeted(), level, election_s=VOTES_WAIT_S + 0.1))[0].node == "pg2"
+    assert commands(situation(targeted(), voted(vote("pg2", LSN + 1)), election_s=0.0))[0].node == "pg2"
+
+
+def test_others_wait_for_the_target_but_not_for_ever():
+    others = voted(vote("pg1", LSN + 1), vote("pg3"))
+
+    assert commands(situation(targeted(), others, election_s=TARGET_WAIT_S)) == []
+    (again,) = commands(situation(targeted(), others, election_s=TARGET_WAIT_S + 0.1))
+    assert again == OpenElection(6, 4, again.reason)
+    assert again.target == ""
+
+
+@pytest.mark.parametrize(
+    "ballot",
+    [
+        voted(vote("pg2", LSN), vote("pg3", LSN + 1)),
+        voted(vote("pg2", LSN), vote("pg1", LSN + 1)),
+        voted(vote("pg2", 0)),
+    ],
+    ids=["another standby is ahead", "the old primary is ahead", "it lags too far"],
+)
+def test_a_target_that_votes_but_cannot_win_does_not_keep_the_cluster_without_a_primary(ballot):
+    assert commands(situation(targeted(), ballot, election_s=2.0)) == []
+    (again,) = commands(situation(targeted(), ballot, election_s=TARGET_WAIT_S + 0.1))
+    assert isinstance(again, OpenElection)
+    assert again.target == ""
+
+
+def test_a_switchover_that_ended_elsewhere_has_failed():
+    elsewhere = replace(
+        APPOINTED,
+        appointment=replace(APPOINTED.appointment, opened=True),
+        operations=(operation(Phase.PROMOTING, "pg3"),),
+    )
+    (command,) = commands(situation(elsewhere))
+
+    assert (command.phase, command.detail) == (Phase.FAILED, "pg2 is primary on timeline 3, not pg3")
+
+
+def test_r10_accepted_loss_appoints_the_named_target():
+    lossy = operation(Phase.ELECTING, kind=OperationKind.FAILOVER, allow_data_loss=True)
+    present = replace(targeted(), operations=(lossy,))
+
+    assert commands(situation(present, voted(vote("pg2", 0), vote("pg3")), election_s=2.0))[0].node == "pg2"
+
+
+# Positions
+
+
+@pytest.mark.parametrize(
+    ("present", "reports", "noted_s", "expected"),
+    [
+        (state(), heard(report("pg1", lsn=LSN + 1)), NOTE_EVERY_S, [NotePosition(4, Position(2, LSN + 1))]),
+        (state(), heard(report("pg1", lsn=LSN + 1)), NOTE_EVERY_S - 0.1, []),
+        (state(), heard(report("pg1", lsn=LSN)), 99.0, []),
+        (state(), heard(report("pg1", lsn=LSN - 1)), 99.0, []),
+        (state(), heard(report("pg1", lsn=LSN + 1, timeline=1)), 99.0, []),
+        (state(), heard(report("pg1", lsn=LSN + 1, in_recovery=True)), 99.0, []),
+        (state(), heard(report("pg2", lsn=LSN + 1)), 99.0, []),
+        (state(last_known=None), heard(report("pg1")), 99.0, [NotePosition(4, Position(2, LSN))]),
+    ],
+)
+def test_the_position_of_the_primary_is_noted_while_it_moves(present, reports, noted_s, expected):
+    assert commands(situation(present, reports, noted_s=noted_s)) == expected
+
+
+# Whatever the reports say
+
+
+def test_plan_always_answers_and_the_same_twice():
+    refusals = set()
+    for seed in range(5000):
+        tape = Tape(Random(seed).randbytes(120))
+        present = some_state(tape)
+        now = situation(present, some_reports(present, tape), **some_ages(tape))
+        answer = plan(now)
+        assert answer == plan(now)
+        assert answer.because
+        for command in answer.commands:
+            refused = apply(present, command).refused
+            refusals |= {refused.partition(":")[0]} if refused else set()
+    assert not refusals, "a plan from the newest state is never refused"
+
+
+def some_reports(present, tape):
+    number = present.election.number if present.election else present.epoch
+    reports = {}
+    for name in NAMES:
+        known = present.members[name].incarnation
+        ballot = vote(name, tape.pick(LSN, LSN + 1, 0), tape.pick(2, 2, 3, 1), tape.pick(number, number - 1), known)
+        given = report(
+            name,
+            in_recovery=tape.pick(True, False, None),
+            lsn=tape.pick(LSN, LSN + 1, 0),
+            timeline=tape.pick(2, 3, 1),
+            streaming=tape.pick(True, False),
+            running=tape.pick(True, True, False),
+            notes=Notes(),
+            vote=tape.pick(ballot, ballot, None),
+            checkpointed_operation=tape.pick("", "op0", "op1"),
+        )
+        if tape.pick(True, True, False):
+            reports |= heard(given, age_s=tape.pick(0.1, 0.1, 5.0))
+    return reports
+
+
+def some_ages(tape):
+    ages = {"confirmed_s": tape.pick(0.2, 0.2, None, 9.0)}
+    for name in ("leading_s", "epoch_s", "election_s", "phase_s", "noted_s"):
+        ages[name] = tape.pick(0.1, 2.0, 6.5, 99.0)
+    assert LeaderSeen(**ages)
+    return ages
+
+
+def test_the_appointments_here_are_those_that_apply_takes():
+    assert apply(vacant(), appoint("pg2", vote("pg2"))).refused is None
