@@ -1,8 +1,8 @@
 """`demo up`: from nothing to a cluster whose standbys stream, then supervise it."""
 
 import contextlib
-import secrets
 import os
+import secrets
 import shutil
 import subprocess
 import sys
