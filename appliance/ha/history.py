@@ -13,7 +13,7 @@ class Standing(StrEnum):
     DIVERGED = "diverged"
     """past the switch point, or on a timeline that history does not contain: rewind or clone"""
     UNKNOWN = "unknown"
-    """the switch point is not recorded yet: wait"""
+    """the appointed primary has not opened yet: wait"""
 
 
 def standing(state: ClusterState, timeline: int, lsn: int) -> Standing:
@@ -26,10 +26,9 @@ def standing(state: ClusterState, timeline: int, lsn: int) -> Standing:
     left = switch_point(state.timelines, held.timeline, timeline)
     if left is None:
         return Standing.DIVERGED
-    switch_lsn = left.switch_lsn
-    if switch_lsn is None:
-        return Standing.UNKNOWN
-    return Standing.ANCESTOR if lsn <= switch_lsn else Standing.DIVERGED
+    # A primary that died before it told where it had left its parent never will: then only a rewind can say.
+    known = left.switch_lsn is not None and lsn <= left.switch_lsn
+    return Standing.ANCESTOR if known else Standing.DIVERGED
 
 
 def switch_point(timelines: tuple[Timeline, ...], timeline: int, ancestor: int) -> Timeline | None:

@@ -66,6 +66,17 @@ class PostmasterSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedStart:
+    """PostgreSQL ended by itself before it answered."""
+
+    seconds: float
+    """since it ended"""
+    in_a_row: int
+    error: str
+    """its own words; empty where its log has none"""
+
+
+@dataclass(frozen=True, slots=True)
 class JobSeen:
     """Long work as a child process: initialise, clone or rewind."""
 
@@ -115,6 +126,8 @@ class Observation:
     instance: InstanceSeen | None
     """None: not running, starting, or no answer in time"""
     job: JobSeen | None = None
+    failed_start: FailedStart | None = None
+    """the last start, when it failed"""
     answer_age_s: float = 0.0
     """since PostgreSQL last answered a look, or since the node process began"""
     stopping_s: float | None = None

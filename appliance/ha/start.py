@@ -23,6 +23,9 @@ from appliance.ha.standby import upstream
 
 _RETRY_S = {"initialise": 5.0, "clone": 5.0, "rewind": 1.0}
 _STOP_AGAIN_S = 2.0
+_START_PAUSE_S = 0.1
+"""After a start that failed; doubled with each that follows."""
+_START_PAUSE_LIMIT_S = 5.0
 
 
 def retry_after_s(kind: str) -> float:
@@ -81,6 +84,17 @@ def cannot_be_primary(state: ClusterState, seen: Observation) -> str | None:
     return None
 
 
+def wait_after_failed_start(seen: Observation) -> Decision | None:
+    """A start that fails at once is not repeated at once: what stands in its way is shown, and may go away."""
+    failed = seen.failed_start
+    if failed is None:
+        return None
+    pause_s = min(_START_PAUSE_LIMIT_S, _START_PAUSE_S * 2 ** min(failed.in_a_row - 1, 10))
+    if failed.seconds >= pause_s:
+        return None
+    return Decision(f"PostgreSQL did not start, {failed.in_a_row} times in a row: {failed.error or 'see its log'}")
+
+
 def restart_in_place(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
     """R11: in asynchronous mode a crashed primary comes back where it was; a failover would lose commits."""
     held, directory = may_resume(state, seen), seen.directory
@@ -90,7 +104,9 @@ def restart_in_place(state: ClusterState, seen: Observation, policy: Policy) -> 
         return None
     if directory.standby_signal or not directory.was_primary or cannot_be_primary(state, seen) is not None:
         return None
-    return Decision(f"primary of epoch {held.epoch}: start in place", (StartPrimary(held.epoch),))
+    return wait_after_failed_start(seen) or Decision(
+        f"primary of epoch {held.epoch}: start in place", (StartPrimary(held.epoch),)
+    )
 
 
 def await_lease(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
@@ -143,6 +159,8 @@ def start_standby(state: ClusterState, seen: Observation, policy: Policy) -> Dec
         return None
     if seen.contact_s is None and seen.answer_age_s <= 2 * policy.ttl_s:
         return Decision("waits for a quorum before it starts")
+    if (waiting := wait_after_failed_start(seen)) is not None:
+        return waiting
     held, actions = may_resume(state, seen), list[Action]()
     if held is not None and held.opened:
         actions.append(NoteFenced(held.epoch))

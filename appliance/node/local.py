@@ -55,6 +55,7 @@ class LocalPostgres:
         self.binaries = binaries
         self.monitor = monitor
         self.data_dir = config.postgresql.data_dir
+        self.log_file = config.state_dir / "postgres.log"
         self._valid_parameters: Mapping[str, str] | None = None
         self.job: Job | None = None
         self.credentials = Credentials.load(self._credentials_file)
@@ -132,7 +133,7 @@ class LocalPostgres:
             server_argv(self.binaries, self.data_dir, settings, floor),
             env=server_environment(),
             data_dir=self.data_dir,
-            log_file=self._config.state_dir / "postgres.log",
+            log_file=self.log_file,
             deadline=deadline,
         )
 

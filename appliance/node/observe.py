@@ -20,6 +20,7 @@ from appliance.node.clock import boottime_s, wall_time
 from appliance.node.config_values import join_address
 from appliance.node.guard_client import GuardStatus
 from appliance.node.local import LocalPostgres
+from appliance.node.start_watch import StartWatch
 from appliance.postgres.control import ControlState
 from appliance.postgres.directory import Directory, inspect
 from appliance.postgres.history import read_history
@@ -61,6 +62,7 @@ class Observer:
         self._signalled = signalled
         self._answered_s = boottime_s()
         self._job_ended_s: float | None = None
+        self._starts = StartWatch(local.log_file)
         self._checked_settings: tuple[object, ...] = ()
         self._settings_differ = False
         self.answer: Answer | None = None
@@ -96,6 +98,7 @@ class Observer:
             postmaster=PostmasterSeen(postmaster.pid, now_s - postmaster.started_at_s) if postmaster else None,
             instance=instance,
             job=self._job(now_s),
+            failed_start=self._starts.look(guard, answered=instance is not None, now_s=now_s),
             answer_age_s=now_s - self._answered_s,
             stopping_s=_age(self._signalled.stop_s, now_s),
             promoting_s=_age(self._signalled.promote_s, now_s),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from tests.harness.node import APPLICATION, Document, Node, Place
-from tests.harness.places import fresh_directory, free_ports
+from tests.harness.places import free_ports, fresh_directory
 from tests.harness.sweeper import Sweeper
 
 T = TypeVar("T")

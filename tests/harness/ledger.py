@@ -19,9 +19,7 @@ PAUSE_S = 0.005
 WRITERS = 2
 _TABLE = "CREATE TABLE IF NOT EXISTS ledger (id bigint PRIMARY KEY, node text NOT NULL, timeline integer NOT NULL)"
 _TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer"
-_INSERT = (
-    f"INSERT INTO ledger VALUES (%s, current_setting('cluster_name'), {_TIMELINE}) RETURNING node, timeline"
-)
+_INSERT = f"INSERT INTO ledger VALUES (%s, current_setting('cluster_name'), {_TIMELINE}) RETURNING node, timeline"
 _ids = itertools.count(time.time_ns() // 1_000_000)
 
 
@@ -47,7 +45,7 @@ class Audit:
         for row in self.acknowledged:
             first.setdefault(row.timeline, row.acked_s)
         return [
-            f"row {row.id}: {row.node} on timeline {row.timeline}, {row.sent_s - opened_s:.3f} s after {newer} acknowledged"
+            f"{row} was sent {row.sent_s - opened_s:.3f} s after timeline {newer} had acknowledged"
             for row in self.acknowledged
             for newer, opened_s in first.items()
             if newer > row.timeline and row.sent_s > opened_s
@@ -71,11 +69,13 @@ class Audit:
         assert not self.lost, f"{len(self.lost)} acknowledged rows are lost, the first {self.lost[0]}"
 
     def expect_loss_only_after(self, moment_s: float, limit_s: float) -> None:
-        """What asynchronous mode allows (R10): rows acknowledged later than the fault cut replication, until the fence."""
+        """What asynchronous mode allows (R10): rows acknowledged from the end of replication until the fence."""
         self.expect_one_at_a_time()
         early = [row for row in self.lost if row.acked_s < moment_s]
         late = [row for row in self.lost if row.acked_s > moment_s + limit_s]
-        assert not early, f"{len(early)} rows lost that had time to be replicated, the first {moment_s - early[0].acked_s:.3f} s before the fault"
+        assert not early, (
+            f"{len(early)} rows are lost that could be replicated, {moment_s - early[0].acked_s:.3f} s before"
+        )
         assert not late, f"acknowledged {late[-1].acked_s - moment_s:.3f} s after the fault and lost; limit {limit_s} s"
 
 

@@ -138,6 +138,9 @@ class Node:
         found = processes_of(self.data_dir)
         return {pid: line for pid, line in found.items() if "postgres" in line.split(" ", 1)[0]}
 
+    def guard(self) -> int:
+        return int((self.directory / "guard" / "guard.pid").read_text().split()[0])
+
     def walreceiver(self) -> int:
         return next(pid for pid, line in self.postgres_processes().items() if "walreceiver" in line)
 

@@ -17,7 +17,9 @@ def processes_of(directory: Path) -> dict[int, str]:
     """
     inside = f"{directory}/".encode()
     found = ((pid, _traces(pid)) for pid in _pids() if pid != os.getpid())
-    return {pid: traces[0].replace(b"\0", b" ").decode(errors="replace") for pid, traces in found if _any(inside, traces)}
+    return {
+        pid: traces[0].replace(b"\0", b" ").decode(errors="replace") for pid, traces in found if _any(inside, traces)
+    }
 
 
 def kill_all(directory: Path) -> int:

@@ -1,4 +1,4 @@
-"""Networks that part, in every direction, while clients on both sides write. One primary at a time, whatever happens."""
+"""Networks that part, in every direction, while clients write on both sides: one primary at a time, always."""
 
 import time
 
@@ -10,8 +10,10 @@ from tests.harness.ledger import Ledger, expect_same_everywhere
 FAILOVER_LIMIT_S = TTL_S + 2
 
 
-def test_a_parted_primary_stops_before_another_opens(site):
+@pytest.mark.parametrize("together", [True, False], ids=["with the raft leader", "without the raft leader"])
+def test_a_parted_primary_stops_before_another_opens(site, together):
     """Its client stands beside it and could go on writing for ever."""
+    _move_primary(site.cluster, together)
     old, others = sides(site.cluster)
     _fail_over(site, lambda: site.network.part(old.name, [node.name for node in others]))
 
@@ -85,6 +87,17 @@ def test_all_links_down_for_a_while(site):
     expect_same_everywhere(cluster)
 
 
+def _move_primary(cluster, to_raft_leader):
+    """To the raft leader's host, or away from it."""
+    primary, others = sides(cluster)
+    leader = primary.view()["raft"]["leader"]
+    if (primary.name == leader) is not to_raft_leader:
+        target = leader if to_raft_leader else others[0].name
+        done = primary.post("switchovers", {"to": target}, wait="30s")
+        assert done.status == 200, done.body
+        cluster.wait_whole()
+
+
 def sides(cluster):
     primary = cluster.primary()
     return primary, [node for node in cluster if node is not primary]
@@ -106,5 +119,6 @@ def _fail_over(site, cut):
         assert new is cluster[first.node]
         audit = ledger.audit(new)
     audit.expect_loss_only_after(cut_s - 0.5, TTL_S)
+    assert audit.lost, "the old primary's client was to write on after the cut"
     assert [node for node, _ in audit.epochs()] == [old.name, new.name]
     expect_same_everywhere(cluster)

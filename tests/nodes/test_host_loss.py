@@ -42,6 +42,28 @@ def test_a_second_primary_is_lost_right_after_the_first(cluster):
     expect_same_everywhere(cluster)
 
 
+def test_the_first_primary_returns_while_the_second_is_away(cluster):
+    """The node that followed both has the most: the one that returns has to take from it, whatever it was before."""
+    first = cluster.primary()
+    with Ledger(cluster) as ledger:
+        first.lose_host()
+        first_lost_s = time.monotonic()
+        second = cluster[ledger.wait_for_writes(2 * TTL_S).node]
+        ledger.wait_for_writes(5, more=100)
+        second.lose_host()
+        second_lost_s = time.monotonic()
+        first.start()
+        third = cluster[ledger.wait_for_writes(3 * TTL_S).node]
+        second.start()
+        assert cluster.wait_whole() is third
+        audit = ledger.audit(third)
+    assert third not in {first, second}
+    audit.expect_one_at_a_time()
+    times = [min(abs(row.acked_s - lost_s) for lost_s in (first_lost_s, second_lost_s)) for row in audit.lost]
+    assert max(times, default=0) < 0.5
+    expect_same_everywhere(cluster)
+
+
 def test_a_lost_standby_is_not_noticed_by_clients(cluster):
     primary, standby = cluster.primary(), cluster.standbys()[0]
     with Ledger(cluster) as ledger:

@@ -86,6 +86,38 @@ def test_a_stopped_node_process_takes_its_postgresql_along(cluster):
     _lose_node_process(cluster, signal.SIGSTOP)
 
 
+def test_a_killed_guard_takes_postgresql_along_and_both_come_back(cluster):
+    primary = cluster.primary()
+    epoch = primary.view()["epoch"]
+    with Ledger(cluster) as ledger:
+        send(primary.guard(), signal.SIGKILL)
+        ledger.wait_for_writes(2 * TTL_S, more=200)
+        new = cluster.wait_whole()
+        audit = ledger.audit(new)
+    audit.expect_no_loss()
+    assert (new is primary) is (new.view()["epoch"] == epoch)
+    expect_same_everywhere(cluster)
+
+
+def test_postgresql_without_node_and_guard_does_not_outlive_its_lease(cluster):
+    """Both are killed at once: only the kernel is left to end it."""
+    old = cluster.primary()
+    with Ledger(cluster) as ledger:
+        guard = old.guard()
+        old.tell(signal.SIGSTOP)
+        send(guard, signal.SIGKILL)
+        old.tell(signal.SIGKILL)
+        lost_s = time.monotonic()
+        new = cluster.wait_until(lambda: another_primary(cluster, old), 2 * TTL_S, "another primary is open")
+        assert not old.postgres_processes()
+        old.lose_host()
+        old.start()
+        assert cluster.wait_whole() is new
+        audit = ledger.audit(new)
+    audit.expect_loss_only_after(lost_s - 0.5, TTL_S)
+    expect_same_everywhere(cluster)
+
+
 def _lose_node_process(cluster, number):
     """The guard alone ends the old primary, before the new one opens (R4)."""
     old = cluster.primary()

@@ -1,7 +1,9 @@
 """Replicas of one cluster, in this process, on loopback."""
 
+import random
 import socket
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -23,11 +25,13 @@ class Appender:
 
 
 def free_ports(count):
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+    """Below the range that the kernel takes ports for outgoing connections from, so that none gets lost again."""
+    ports = set()
+    while len(ports) < count:
+        port = random.randrange(20000, 32000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return list(ports)
 
 
 def eventually(claim, limit_s=10):
@@ -72,6 +76,9 @@ class Cluster:
             self.running[name] = self.replica(name)
             self.running[name].start()
         return self
+
+    def unused_place(self):
+        return f"127.0.0.1:{free_ports(1)[0]}"
 
     def stop(self, *names):
         for name in names or list(self.running):

@@ -259,7 +259,7 @@ def test_a_peer_of_another_cluster_is_refused_and_named(cluster, wait):
 def test_a_second_process_under_a_name_in_use_is_refused(cluster, wait, tmp_path):
     cluster.start()
     cluster.leader()
-    double = cluster.replica("n2", directory=tmp_path / "double", listen=f"127.0.0.1:{unused_port()}")
+    double = cluster.replica("n2", directory=tmp_path / "double", listen=cluster.unused_place())
     double.start()
     try:
         wait(lambda: any("another process already speaks as 'n2'" in str(p.refusal) for p in double.status().peers))
@@ -270,7 +270,7 @@ def test_a_second_process_under_a_name_in_use_is_refused(cluster, wait, tmp_path
 
 
 def test_who_is_at_the_address_has_the_name_even_if_another_spoke_first(cluster, wait, tmp_path):
-    double = cluster.replica("n2", directory=tmp_path / "double", listen=f"127.0.0.1:{unused_port()}")
+    double = cluster.replica("n2", directory=tmp_path / "double", listen=cluster.unused_place())
     double.start()
     cluster.start("n1", "n3")
     try:
@@ -282,23 +282,20 @@ def test_who_is_at_the_address_has_the_name_even_if_another_spoke_first(cluster,
         double.stop()
 
 
-def test_a_follower_that_cannot_reach_the_leader_says_so_at_once(cluster):
+def test_a_follower_that_cannot_reach_the_leader_says_so_at_once(cluster, wait):
     cluster.start()
     leader, follower = cluster.leader(), cluster.followers()[0]
     replica = cluster.running[follower]
     replica._transport._links[leader].close()
     began_s = time.monotonic()
-    while True:
+
+    def refused():
         outcome = replica.propose(b"x", "x", 5).result(6)
-        if isinstance(outcome, Refused):
-            break
+        return outcome if isinstance(outcome, Refused) else None
+
+    outcome = wait(refused)
     assert "no connection" in outcome.reason
     assert time.monotonic() - began_s < 2
-
-
-def unused_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def test_swapped_addresses_are_named(cluster, wait):

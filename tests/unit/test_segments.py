@@ -22,7 +22,12 @@ def test_the_last_byte_before_an_lsn_decides(lsn, segment_bytes, name):
 
 
 def test_the_newest_timeline_that_has_the_wal_wins(tmp_path):
-    for name in ("000000010000000000000007", "000000030000000000000007", "000000040000000000000008", "00000004.history"):
+    for name in (
+        "000000010000000000000007",
+        "000000030000000000000007",
+        "000000040000000000000008",
+        "00000004.history",
+    ):
         (tmp_path / name).touch()
     assert newest_timeline(tmp_path, 0x7002000, 16 * MB) == 3
     assert newest_timeline(tmp_path, 0x8002000, 16 * MB) == 4

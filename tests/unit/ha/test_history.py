@@ -48,11 +48,11 @@ def test_before_the_primary_has_opened_nobody_knows():
     assert standing(state(appointment=None), 1, 1) is Standing.UNKNOWN
 
 
-def test_an_unrecorded_switch_point_is_unknown_not_diverged():
-    """The appointed node died between opening and telling."""
+def test_a_switch_point_that_was_never_recorded_sends_nodes_of_the_parent_timeline_to_a_rewind():
+    """The node of epoch 4 died between opening and telling; waiting would be for ever."""
     unrecorded = (*TREE[:3], Timeline(4, 4, "pg1", 2), TREE[4])
 
-    assert standing(branched(unrecorded), 2, 150) is Standing.UNKNOWN
+    assert standing(branched(unrecorded), 2, 150) is Standing.DIVERGED
     assert standing(branched(unrecorded), 4, 300) is Standing.ANCESTOR
 
 
