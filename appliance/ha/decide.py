@@ -72,6 +72,10 @@ def promote(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
     held, instance = may_resume(state, seen), seen.instance
     if held is None or held.opened or instance is None or not instance.in_recovery:
         return None
+    if seen.directory.incarnation != held.incarnation:
+        return fences.let_go(held, f"the data directory is not the one that voted in epoch {held.epoch}")
+    if instance.timeline >= held.timeline:
+        return fences.let_go(held, f"was promoted to timeline {held.timeline} before, and came back as a standby")
     if not holds_lease(state, seen, policy):
         return Decision(f"appointed in epoch {held.epoch}: waits for the lease")
     if (instance.timeline, instance.lsn) < (held.start.timeline, held.start.lsn):

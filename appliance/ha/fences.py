@@ -2,7 +2,7 @@
 
 from appliance.cluster.commands import Release
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState, LeaseStatus, Phase
+from appliance.cluster.state import Appointment, ClusterState, LeaseStatus, Phase
 from appliance.ha.actions import Checkpoint, Decision, EndStray, NoteFenced, Propose, StopMode, StopPostgres
 from appliance.ha.facts import appointed, is_writable, may_resume
 from appliance.ha.seen import Observation
@@ -52,7 +52,9 @@ def give_back_after_fence(state: ClusterState, seen: Observation, policy: Policy
     held = appointed(state, seen)
     if held is None or state.lease is not LeaseStatus.HELD or held.epoch > seen.notes.fenced_epoch:
         return None
-    if seen.contact_s is None or seen.contact_s > policy.failure_timeout_s or is_writable(seen):
+    if seen.contact_s is None or seen.contact_s > policy.failure_timeout_s:
+        return None
+    if is_writable(seen) or seen.stopping_s is not None:
         return None
     reason = f"{seen.me.name} stopped being primary in epoch {held.epoch}"
     return Decision(reason, (Propose(Release(held.epoch, seen.me.name, reason, clean_end(seen))),))
@@ -92,9 +94,16 @@ def give_up(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
     if held is None or seen.contact_s is None:
         return None
     problem = cannot_be_primary(state, seen) if seen.postmaster is None else None
+    if held.opened and seen.instance is not None and seen.instance.in_recovery:
+        return let_go(held, f"{held.node} opened in epoch {held.epoch} and runs as a standby now")
     if problem is None and (seen.instance is not None or seen.answer_age_s <= policy.primary_start_timeout_s):
         return None
     reason = problem or f"PostgreSQL has not answered for {seen.answer_age_s:.0f} s"
     if seen.postmaster is not None:
         return Decision(f"{reason}: stop", (NoteFenced(held.epoch), StopPostgres(StopMode.IMMEDIATE)))
+    return let_go(held, reason)
+
+
+def let_go(held: Appointment, reason: str) -> Decision:
+    """End this epoch for this node, on disk first; nothing of it may be writable."""
     return Decision(reason, (NoteFenced(held.epoch), Propose(Release(held.epoch, held.node, reason))))

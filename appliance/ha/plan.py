@@ -20,7 +20,7 @@ from appliance.cluster.state import (
     Position,
     Vote,
 )
-from appliance.ha.checks import FRESH_S, candidate_checks, refusal, switchover_checks
+from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, switchover_checks
 from appliance.ha.seen import LeaderSeen, ReportSeen
 
 VOTES_WAIT_S = 1.0
@@ -56,17 +56,22 @@ def fresh(now: Situation, node: str) -> ReportSeen | None:
     return seen if seen is not None and seen.age_s <= FRESH_S else None
 
 
-def depose_silent_primary(now: Situation) -> Plan | None:
-    """R3, R10: only after a full ttl without a confirmed renewal.
+def silence_s(leader: LeaderSeen) -> float:
+    """Since the lease was last renewed, as far as this raft leader knows (R3).
 
-    Without any in this term it counts from this leader's own election, or from the appointment if that came later.
+    Without one in this term it counts from this leader's own election, or from the appointment if that came later.
     """
+    if leader.confirmed_s is not None:
+        return leader.confirmed_s
+    return min(leader.leading_s, leader.epoch_s)
+
+
+def depose_silent_primary(now: Situation) -> Plan | None:
+    """R3, R10: only after a full ttl without a confirmed renewal."""
     held = now.state.appointment
     if held is None or now.state.lease is not LeaseStatus.HELD:
         return None
-    silent_s = now.leader.confirmed_s
-    if silent_s is None:
-        silent_s = min(now.leader.leading_s, now.leader.epoch_s)
+    silent_s = silence_s(now.leader)
     if silent_s <= now.policy.depose_after_s:
         return None
     reason = f"{held.node} did not renew its lease of epoch {held.epoch} for {silent_s:.1f} s"
@@ -123,14 +128,22 @@ def _votes(now: Situation) -> tuple[Vote, ...]:
     """Votes that count. A node that may not become primary does not set the mark for the others (R10)."""
     given = (r.report.vote for r in now.reports.values() if r.report.vote is not None)
     counted = (v for v in given if elections.eligible(now.state, v) is None)
-    kept = [v for v in counted if elections.excluded(now.state, v.node) is None or now.state.synchronous]
+    kept = [v for v in counted if _may_win(now, v.node)]
     return tuple(sorted(kept, key=lambda v: v.node))
+
+
+def _may_win(now: Situation, node: str) -> bool:
+    """A tag keeps a node from winning by itself, not from being asked for; in synchronous mode every vote fences."""
+    election = now.state.election
+    asked = election is not None and election.target == node
+    return asked or now.state.synchronous or elections.excluded(now.state, node) is None
 
 
 def _awaited(now: Situation) -> set[str]:
     """Members that are known to be alive and to have data, so that their vote is worth a short wait."""
     alive = (m for m in now.state.members.values() if fresh(now, m.name) is not None)
-    return {m.name for m in alive if m.role is not NodeRole.WITNESS and m.incarnation and not m.rebuilding}
+    able = (m.name for m in alive if m.role is not NodeRole.WITNESS and m.incarnation and not m.rebuilding)
+    return {n for n in able if _may_win(now, n)}
 
 
 def _choose(now: Situation, votes: tuple[Vote, ...]) -> Vote | None:
@@ -222,18 +235,23 @@ def _may_stop(now: Situation, operation: Operation) -> tuple[Phase, str] | None:
         # A failover's primary may be dead: then its lease decides. A switchover needs it alive.
         waits = operation.kind is OperationKind.FAILOVER or now.leader.phase_s <= CHECKPOINT_WAIT_S
         return None if waits else (Phase.FAILED, f"{operation.source} is silent")
-    idle = replace(now.state, operations=())
-    if operation.target and not operation.allow_data_loss:
-        failed = refusal(candidate_checks(idle, now.reports, now.policy, operation.target))
-    else:
-        failed = refusal(switchover_checks(idle, now.reports, now.policy, operation.target))
-    if failed is not None and not operation.allow_data_loss:
+    failed = refusal(_checks_again(now, operation))
+    if failed is not None:
         return (Phase.FAILED, f"{failed.code}: {failed.candidate} {failed.detail}")
     if source.report.checkpointed_operation == operation.id:
         return (Phase.STOPPING, "a checkpoint is done")
     if now.leader.phase_s > CHECKPOINT_WAIT_S:
         return (Phase.STOPPING, f"the checkpoint takes more than {CHECKPOINT_WAIT_S:.0f} s, the stop will too")
     return None
+
+
+def _checks_again(now: Situation, operation: Operation) -> tuple[Check, ...]:
+    """What the request was measured by, on what is known now."""
+    idle = replace(now.state, operations=())
+    if operation.kind is OperationKind.FAILOVER:
+        loss = operation.allow_data_loss
+        return failover_checks(idle, now.reports, now.policy, operation.target, allow_data_loss=loss)
+    return switchover_checks(idle, now.reports, now.policy, operation.target)
 
 
 def note_position(now: Situation) -> Plan | None:

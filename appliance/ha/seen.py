@@ -90,6 +90,8 @@ class JobSeen:
     total_bytes: int | None = None
     error: str = ""
     needs_clone: bool = False
+    source_away: bool = False
+    """it failed because its source gave no answer"""
 
 
 @dataclass(frozen=True, slots=True)

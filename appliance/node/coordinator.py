@@ -4,6 +4,7 @@ Every node has one; it acts only while this node's replica leads, and what it no
 Requests come from the replica's pool threads, `step` from the control loop.
 """
 
+import math
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import Command, Depose, NotePosition
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, LeaseStatus
-from appliance.ha.plan import Plan, Situation, plan
+from appliance.ha.plan import Plan, Situation, plan, silence_s
 from appliance.ha.seen import LeaderSeen, Report, ReportSeen
 from appliance.node.clock import boottime_s, wall_time
 from appliance.node.messages import ReportAnswer, SendReport
@@ -96,6 +97,8 @@ class Coordinator:
         self._proposed: Future[Outcome] | None = None
         self._said = ""
         self._settled_index = 0
+        self.lease_left_s = math.inf
+        """until the present lease has run out here, if nobody renews it: when to look again at the latest"""
 
     def reports(self) -> Mapping[str, ReportSeen]:
         now_s = boottime_s()
@@ -134,11 +137,15 @@ class Coordinator:
 
     def step(self, view: View[ClusterState], policy: Policy) -> str:
         """Run `plan` if this node leads and nothing proposed is on its way; answers what it is doing, in words."""
+        self.lease_left_s = math.inf
         if not view.is_leader or view.leading_since_s is None:
             return ""
         if (self._proposed is not None and not self._proposed.done()) or view.index < self._settled_index:
             return self._said
-        answer = plan(self._situation(view, policy, view.leading_since_s))
+        situation = self._situation(view, policy, view.leading_since_s)
+        if view.state.lease is LeaseStatus.HELD:
+            self.lease_left_s = max(0.0, policy.depose_after_s - silence_s(situation.leader))
+        answer = plan(situation)
         self._said = answer.because
         for command in answer.commands:
             self._propose(view, policy, answer, command)

@@ -234,7 +234,8 @@ class Executor:
         if not job.failed and job.kind != "discard":
             self._note(replace(notes, needs_clone=False, rewinds_failed=0))
         elif job.kind == "rewind":
-            failed = notes.rewinds_failed + 1
+            # A source that is down says nothing about this directory: the next primary is rewound to as well.
+            failed = notes.rewinds_failed + (0 if job.source_away else 1)
             hopeless = job.needs_clone or failed >= REWINDS_BEFORE_CLONE
             self._note(replace(notes, needs_clone=hopeless, rewinds_failed=0 if hopeless else failed))
         self._events.emit(

@@ -173,7 +173,8 @@ class ControlLoop:
             or state.running_operation() is not None
             or (seen.postmaster is not None and seen.instance is None)
         )
-        return min(BUSY_LOOK_S if busy else policy.loop_wait_s, max(0.0, until_report_s))
+        look_s = BUSY_LOOK_S if busy else policy.loop_wait_s
+        return min(look_s, max(0.0, until_report_s), self._coordinator.lease_left_s)
 
     def _renew(self, confirmed: Confirmed, policy: Policy) -> None:
         """R3: a confirmed renewal extends the lease from the time before it was asked for; the guard learns of it."""

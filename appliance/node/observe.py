@@ -151,6 +151,7 @@ class Observer:
             total_bytes=seen.total_bytes,
             error=seen.error or "",
             needs_clone=seen.needs_clone,
+            source_away=seen.source_away,
         )
 
     def _switch(self, state: ClusterState, directory: DirectorySeen) -> Mapping[int, Position]:

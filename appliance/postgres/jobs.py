@@ -40,6 +40,8 @@ class JobSeen:
     error: str | None
     needs_clone: bool
     """of a failed rewind: another one cannot help"""
+    source_away: bool
+    """it failed for want of an answer from its source, which says nothing about this directory"""
     system_identifier: str
     """of a directory that was initialised or cloned well"""
 
@@ -121,6 +123,7 @@ class Job:
             seconds=(self._ended_s or time.monotonic()) - self._began_s,
             error=error,
             needs_clone=told.needs_clone,
+            source_away=told.source_away,
             system_identifier=told.system_identifier,
         )
 

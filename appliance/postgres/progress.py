@@ -21,6 +21,8 @@ class Told:
     """empty when it ended well"""
     needs_clone: bool = False
     """a rewind that cannot succeed, or left the directory unusable"""
+    source_away: bool = False
+    """it failed because its source gave no answer: nothing was changed, and another try may go well"""
     system_identifier: str = ""
 
 
@@ -51,8 +53,8 @@ class Progress:
     def done(self, system_identifier: str = "") -> None:
         self._tell(replace(self._told, ended=True, system_identifier=system_identifier))
 
-    def failed(self, error: str, *, needs_clone: bool = False) -> None:
-        self._tell(replace(self._told, ended=True, error=error, needs_clone=needs_clone))
+    def failed(self, error: str, *, needs_clone: bool = False, source_away: bool = False) -> None:
+        self._tell(replace(self._told, ended=True, error=error, needs_clone=needs_clone, source_away=source_away))
 
     def _tell(self, told: Told) -> None:
         self._told, self._written_s = told, time.monotonic()

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import assert_never
 
-from appliance.postgres.errors import PostgresError, RewindError
+from appliance.postgres.errors import PostgresError, PostgresUnreachable, RewindError
 from appliance.postgres.jobs import SPEC_FILE, TOLD_FILE
 from appliance.postgres.progress import Progress
 from appliance.postgres.specs import Clone, Discard, Initialise, Rewind, Spec, decode
@@ -18,7 +18,9 @@ def main(directory: Path) -> int:
     try:
         progress.done(system_identifier=_perform(spec, progress))
     except RewindError as error:
-        progress.failed(str(error), needs_clone=error.needs_clone)
+        progress.failed(str(error), needs_clone=error.needs_clone, source_away=not error.needs_clone)
+    except PostgresUnreachable as error:
+        progress.failed(str(error), source_away=True)
     except (PostgresError, OSError, ValueError) as error:
         progress.failed(str(error))
     else:

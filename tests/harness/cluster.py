@@ -12,6 +12,8 @@ from tests.harness.sweeper import Sweeper
 
 T = TypeVar("T")
 TTL_S = 6.0
+FAILOVER_LIMIT_S = TTL_S + 3
+"""A raft leader that is lost as well is replaced at the second try at worst, and its successor waits a full ttl."""
 LOOK_S = 0.05
 START_LIMIT_S = 40.0
 HEAL_LIMIT_S = 60.0

@@ -4,10 +4,8 @@ import time
 
 import pytest
 
-from tests.harness.cluster import TTL_S
+from tests.harness.cluster import FAILOVER_LIMIT_S, TTL_S
 from tests.harness.ledger import Ledger, expect_same_everywhere
-
-FAILOVER_LIMIT_S = TTL_S + 2
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["with the raft leader", "without the raft leader"])

@@ -3,7 +3,7 @@
 import signal
 import time
 
-from tests.harness.cluster import TTL_S
+from tests.harness.cluster import FAILOVER_LIMIT_S, TTL_S
 from tests.harness.ledger import Ledger, expect_same_everywhere
 from tests.harness.processes import send
 
@@ -133,7 +133,7 @@ def _lose_node_process(cluster, number):
         audit = ledger.audit(new)
     audit.expect_loss_only_after(lost_s, TTL_S)
     assert [node for node, _ in audit.epochs()] == [old.name, new.name]
-    assert audit.longest_gap_s() < TTL_S + 2
+    assert audit.longest_gap_s() < FAILOVER_LIMIT_S
     expect_same_everywhere(cluster)
 
 

@@ -111,7 +111,7 @@ class Machine:
         self.contact_s: float | None = None
         self.answered_s, self.next_report_s, self.leads_term = self.clock(at_s), 0.0, 0
         self.job: tuple[str, str, float] | None = None
-        self.checkpointed, self.rule = "", ""
+        self.checkpointed, self.rule, self.told = "", "", ()
         self.replica_session = self.rng.random()
 
     def clock(self, now_s: float) -> float:
@@ -213,9 +213,11 @@ class Machine:
         for action in decision.actions:
             if not self.perform(action, now_s, policy):
                 break
-        if self.clock(now_s) >= self.next_report_s:
-            self.next_report_s = self.clock(now_s) + policy.renew_interval_s
-            self.world.send_report(self, self.report(self.look(now_s)))
+        report = self.report(self.look(now_s))
+        news = (report.vote, report.renew_epoch, report.running, report.in_recovery)
+        if news != self.told or self.clock(now_s) >= self.next_report_s:
+            self.told, self.next_report_s = news, self.clock(now_s) + policy.renew_interval_s
+            self.world.send_report(self, report)
 
     def report(self, seen: Observation) -> Report:
         pg, answers = self.postgres, seen.instance is not None
@@ -239,7 +241,7 @@ class Machine:
 
     def perform(self, action: object, now_s: float, policy: Policy) -> bool:
         """One action as the executor begins it; False: it failed, and what follows is left."""
-        pg, soon_s = self.postgres, now_s + self.rng.uniform(0.1, 0.6)
+        pg, soon_s = self.postgres, now_s + self.rng.uniform(0.0, 0.6)
         match action:
             case Propose(command):
                 self.propose(command, now_s)

@@ -9,7 +9,7 @@ from random import Random
 
 from appliance.cluster.apply import apply
 from appliance.cluster.commands import Command, Depose, NotePosition, StartOperation
-from appliance.cluster.config import Policy
+from appliance.cluster.config import Policy, read_policy
 from appliance.cluster.state import (
     Appointment,
     ClusterState,
@@ -21,6 +21,7 @@ from appliance.cluster.state import (
 from appliance.ha.plan import Situation, plan
 from appliance.ha.seen import LeaderSeen, Report, ReportSeen
 from appliance.node.coordinator import PROMOTION_LIMIT_S, LeaseLedger, Watch
+from appliance.node.reporter import ANSWER_LIMIT_S
 
 from .machine import NAMES, SYSTEM, Machine, member
 
@@ -45,6 +46,7 @@ def beginning() -> ClusterState:
 class World:
     def __init__(self, rng: Random) -> None:
         self.rng, self.now_s, self.policy = rng, 0.0, Policy()
+        self.policies: dict[int, Policy] = {}
         self.story: list[str] = []
         self.states = [beginning()]
         self.cuts: set[tuple[str, str]] = set()
@@ -84,7 +86,7 @@ class World:
         )
 
     def send(
-        self, sender: str, receiver: str, deliver: object, *, late: tuple[float, ...] = (0, 0, 0, 0.1, 0.3)
+        self, sender: str, receiver: str, deliver: object, *, late: tuple[float, ...] = (0, 0, 0, 0.1, 0.6, 1.4)
     ) -> None:
         if self.rng.random() >= self.loss and self.reaches(sender, receiver):
             self.mail.append((self.now_s + self.rng.choice(late), deliver))
@@ -100,7 +102,10 @@ class World:
         return applied, self.states[applied]
 
     def policy_of(self, state: ClusterState) -> Policy:
-        return self.policy
+        version = state.config.version
+        if version not in self.policies:
+            self.policies[version] = read_policy(state.config.document)
+        return self.policies[version]
 
     def propose(self, machine: Machine, command: Command) -> None:
         self.send(
@@ -242,7 +247,7 @@ class Coordinator:
         # The barrier takes its time; what it confirms is read when it returns.
         self.world.mail.append(
             (
-                self.world.now_s + self.world.rng.choice((0, 0, 0.2, 0.6)),
+                self.world.now_s + self.world.rng.choice((0, 0, 0.2, 0.9)),
                 lambda: self.answer(machine, session, report, asked_s),
             )
         )
@@ -259,7 +264,8 @@ class Coordinator:
         index = len(self.world.states) - 1
 
         def deliver() -> None:
-            if machine.alive and machine.replica_session == session:
+            in_time = machine.clock(self.world.now_s) - asked_s <= ANSWER_LIMIT_S
+            if in_time and machine.alive and machine.replica_session == session:
                 machine.renewed(asked_s, index, confirmed)
 
         self.world.send(self.name, machine.name, deliver)

@@ -184,6 +184,12 @@ def test_nobody_waits_for_a_node_without_data(other):
     assert commands(situation(present, voted(vote("pg2")) | heard(report("pg3"))))[0].node == "pg2"
 
 
+def test_nobody_waits_for_a_node_tagged_nofailover():
+    present = with_members(vacant(), member("pg3", tags={"nofailover": True}))
+
+    assert commands(situation(present, voted(vote("pg2"), vote("pg3")), election_s=0.0))[0].node == "pg2"
+
+
 def test_a_vote_of_another_election_or_directory_does_not_count():
     assert winner(vote("pg2", election=4), vote("pg3"), election_s=2.0) == "pg3"
     assert winner(vote("pg2", LSN + 1, incarnation="older"), vote("pg3"), election_s=2.0) == "pg3"

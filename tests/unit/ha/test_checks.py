@@ -1,0 +1,92 @@
+"""The table of checks that a switchover or failover is measured by, and which of them is told first."""
+
+import pytest
+
+from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole
+from appliance.ha.checks import Check, candidate_checks, failover_checks, refusal, switchover_checks
+from tests.unit.cluster.building import LIMIT, LSN, member, state, vacant, with_members
+
+from .building import ALL, POLICY, heard, operation, report
+
+
+def switchover(present=None, reports=None, target="pg2", expected=""):
+    failed = refusal(
+        switchover_checks(present or state(), ALL if reports is None else reports, POLICY, target, expected)
+    )
+    return failed and (failed.code, failed.candidate)
+
+
+def test_a_healthy_cluster_may_switch_over():
+    assert switchover() is None
+    assert switchover(target="") is None
+    assert switchover(expected="pg1") is None
+
+
+@pytest.mark.parametrize(
+    ("present", "reports", "expected"),
+    [
+        (ClusterState(), ALL, ("cluster.initialised", "")),
+        (vacant(), ALL, ("cluster.primary", "")),
+        (state(operations=(operation(),)), ALL, ("operation.running", "")),
+        (with_members(state(), member("pg2", NodeRole.WITNESS)), ALL, ("candidate.data", "pg2")),
+        (with_members(state(), member("pg2", rebuilding=True)), ALL, ("candidate.data", "pg2")),
+        (with_members(state(), member("pg2", tags={"nofailover": True})), ALL, ("candidate.nofailover", "pg2")),
+        (state(), {}, ("candidate.reachable", "pg2")),
+        (state(), ALL | heard(report("pg2"), age_s=2.1), ("candidate.reachable", "pg2")),
+        (state(), ALL | heard(report("pg2", running=False)), ("candidate.reachable", "pg2")),
+        (state(), ALL | heard(report("pg2", streaming=False)), ("candidate.streaming", "pg2")),
+        (state(), ALL | heard(report("pg2", timeline=1)), ("candidate.streaming", "pg2")),
+        (state(), ALL | heard(report("pg2", lsn=LSN - LIMIT - 1)), ("candidate.lagging", "pg2")),
+        (state(), ALL | heard(report("pg1", lsn=LSN + LIMIT + 1)), ("candidate.lagging", "pg2")),
+    ],
+)
+def test_a_switchover_is_refused_with_the_check_that_failed(present, reports, expected):
+    assert switchover(present, reports) == expected
+
+
+def test_an_unknown_or_present_primary_is_no_target():
+    assert switchover(target="pg9") == ("member.unknown", "pg9")
+    assert switchover(target="pg1") == ("candidate.not_primary", "pg1")
+    assert switchover(expected="pg2") == ("cluster.primary_name", "")
+
+
+def test_the_first_failure_ends_a_candidates_list_and_says_the_numbers():
+    checks = candidate_checks(state(), ALL | heard(report("pg2", lsn=0)), POLICY, "pg2")
+
+    assert not checks[-1].ok
+    assert all(c.ok for c in checks[:-1])
+    assert checks[-1].detail == f"{LSN} bytes behind, maximum_lag_on_failover is {LIMIT}"
+
+
+def test_without_a_target_one_fit_standby_is_enough():
+    assert switchover(reports=ALL | heard(report("pg2", streaming=False)), target="") is None
+    assert switchover(reports=heard(report("pg1")), target="") == ("candidate.reachable", "pg2")
+
+
+def test_without_any_standby_the_refusal_says_so():
+    alone = state(members={"pg1": member("pg1")})
+
+    assert switchover(alone, target="") == ("candidate.none", "")
+
+
+def test_a_failover_asks_less_but_needs_a_reachable_node_with_data():
+    def failed(reports, *, loss=False):
+        found = refusal(failover_checks(vacant(), reports, POLICY, "pg2", allow_data_loss=loss))
+        return found and found.code
+
+    assert failed(ALL) is None
+    assert failed(ALL | heard(report("pg2", streaming=False))) is None
+    assert failed({}) == "candidate.reachable"
+    assert failed(ALL | heard(report("pg2", lsn=0))) == "candidate.lagging"
+    assert failed(ALL | heard(report("pg2", lsn=0)), loss=True) is None
+
+
+def test_a_cluster_check_is_told_before_a_candidates():
+    checks = (Check("candidate.data", "pg2", False, ""), Check("cluster.primary", "", False, ""))
+
+    assert refusal(checks).code == "cluster.primary"
+    assert refusal(()).code == "candidate.none"
+
+
+def test_a_lost_lease_is_no_primary():
+    assert switchover(state(lease=LeaseStatus.EXPIRED)) == ("cluster.primary", "")
