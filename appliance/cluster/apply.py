@@ -132,6 +132,7 @@ def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterS
         return f"bootstrap.not_yours: {command.node} is not initialising the cluster"
     if not command.system_identifier or not command.incarnation or command.position.timeline != 1:
         return "bootstrap.incomplete: a new cluster has a system identifier, an incarnation, and starts on timeline 1"
+    policy = read_policy(state.config.document)
     member = replace(state.members[command.node], incarnation=command.incarnation, rebuilding=False)
     return replace(
         state,
@@ -147,6 +148,8 @@ def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterS
             start=command.position,
             opened=True,
             holders=frozenset({command.node}),
+            ttl_s=policy.ttl_s,
+            clock_drift=policy.clock_drift,
         ),
         lease=LeaseStatus.HELD,
         timelines=(Timeline(number=1, epoch=1, node=command.node, parent=0, switch_lsn=0),),

@@ -5,9 +5,12 @@ One versioned document in the replicated state, in Patroni's shape for what both
 """
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+
+from appliance.cluster.state import ClusterState
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS_BYTES = {"B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
@@ -191,20 +194,45 @@ def read_policy(document: Mapping[str, object], *, election_max_s: float = 1.0) 
     if "renew_interval_s" not in values:
         derived = min(policy.loop_wait_s, policy.ttl_s / 12, policy.failure_timeout_s / 4)
         policy = replace(policy, renew_interval_s=derived)
-    _check_together(policy, election_max_s)
+    _check_together(policy, election_max_s, derived="renew_interval_s" not in values)
     return policy
 
 
-def _check_together(policy: Policy, election_max_s: float) -> None:
+def policy_in_force(state: ClusterState) -> Policy:
+    """The configuration's policy, with the timing of the present lease.
+
+    A lease is counted by the ttl it was granted with: with a shorter one the raft leader would depose before the
+    holder's own deadline. A new ttl holds from the next appointment on (R3). Raises ConfigError as `read_policy` does.
+    """
+    policy, held = read_policy(state.config.document), state.appointment
+    if held is None:
+        return policy
+    renew_s = min(policy.renew_interval_s, held.ttl_s / 12)
+    return replace(policy, ttl_s=held.ttl_s, clock_drift=held.clock_drift, renew_interval_s=renew_s)
+
+
+def _least_ttl_s(policy: Policy, elections_s: float, *, derived: bool) -> float:
+    """The ttl that would do, rounded up to 10 ms; a renew_interval that is not set grows with it."""
+    if not derived:
+        return math.ceil((policy.renew_interval_s + elections_s) / 0.6 * 100) / 100
+    longest_s = min(policy.loop_wait_s, policy.failure_timeout_s / 4)
+    growing_s = elections_s / (0.6 - 1 / 12)
+    least_s = growing_s if growing_s / 12 <= longest_s else (longest_s + elections_s) / 0.6
+    return math.ceil(least_s * 100) / 100
+
+
+def _check_together(policy: Policy, election_max_s: float, *, derived: bool) -> None:
     if policy.failure_timeout_s < 0.5:
         raise ConfigError(f"failure_timeout: {policy.failure_timeout_s:g}s is below the minimum of 500ms")
     if policy.loop_wait_s <= 0 or policy.renew_interval_s <= 0:
         raise ConfigError("loop_wait and renew_interval must be above 0s")
-    need = policy.renew_interval_s + 2 * election_max_s + 0.5
+    elections_s = 2 * election_max_s + 0.5
+    need = policy.renew_interval_s + elections_s
     if 0.6 * policy.ttl_s < need - 1e-9:
+        least = _least_ttl_s(policy, elections_s, derived=derived)
         raise ConfigError(
             f"ttl: 60 % of {policy.ttl_s:g}s is {0.6 * policy.ttl_s:g}s, less than renew_interval + 2 x the longest"
-            f" raft election + 0.5s = {need:g}s; raise ttl to at least {need / 0.6:.3g}s"
+            f" raft election + 0.5s = {need:g}s; raise ttl to at least {least:g}s"
         )
     if policy.failure_timeout_s < 4 * policy.renew_interval_s - 1e-9:
         raise ConfigError(

@@ -181,6 +181,7 @@ def appoint(state: ClusterState, command: Appoint) -> ClusterState | str:
     own = next(v for v in command.votes if v.node == command.node)
     previous = state.appointment.node if state.appointment is not None else ""
     level = frozenset(v.node for v in command.votes if v.position == own.position)
+    policy = read_policy(state.config.document)
     timeline = Timeline(command.timeline, command.election, command.node, own.position.timeline)
     entry = HistoryEntry(
         at=command.at,
@@ -201,6 +202,8 @@ def appoint(state: ClusterState, command: Appoint) -> ClusterState | str:
             timeline=command.timeline,
             start=own.position,
             holders=(level | {previous}) - {""},
+            ttl_s=policy.ttl_s,
+            clock_drift=policy.clock_drift,
         ),
         lease=LeaseStatus.HELD,
         election=None,

@@ -98,6 +98,10 @@ class Appointment:
     """it reported that it was promoted to `timeline`"""
     holders: frozenset[str] = frozenset()
     """voters at exactly the winning position, and the previous primary (R7a)"""
+    ttl_s: float = 6.0
+    clock_drift: float = 0.01
+    """of the configuration at its place in the log: holder and raft leader count this lease alike, whatever the
+    configuration becomes meanwhile (R3)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def promote(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
         return None
     if seen.directory.incarnation != held.incarnation:
         return fences.let_go(held, f"the data directory is not the one that voted in epoch {held.epoch}")
-    if instance.timeline >= held.timeline:
+    if instance.timeline >= held.timeline and seen.promoting_s is None:  # else it is about to open there
         return fences.let_go(held, f"was promoted to timeline {held.timeline} before, and came back as a standby")
     if not holds_lease(state, seen, policy):
         return Decision(f"appointed in epoch {held.epoch}: waits for the lease")
@@ -206,7 +206,7 @@ def cast_vote(state: ClusterState, seen: Observation) -> Vote | None:
         return None
     if seen.notes.pledge != election.number or instance.receiver_running or instance.upstream:
         return None
-    if instance.replayed_lsn < instance.received_lsn:
+    if instance.replayed_lsn < instance.received_lsn or not instance.replay_waits:
         return None
     position = Position(instance.timeline, instance.lsn)
     return Vote(election.number, seen.me.name, seen.directory.incarnation, position)

@@ -40,7 +40,9 @@ def fence_without_lease(state: ClusterState, seen: Observation, policy: Policy) 
     held, lease = may_resume(state, seen), seen.lease
     if not is_writable(seen) or held is None:
         return None
-    if lease is not None and lease.epoch == held.epoch and lease.left_s > policy.fence_below_s:
+    # A node process that has just begun has had no time to renew: until then the guard's deadline is enough.
+    enough_s = policy.guard_margin_s if seen.contact_s is None else policy.fence_below_s
+    if lease is not None and lease.epoch == held.epoch and lease.left_s > enough_s:
         return None
     left = f"{lease.left_s:.1f} s of lease left" if lease is not None else "no lease"
     actions = (NoteFenced(held.epoch), StopPostgres(StopMode.IMMEDIATE))

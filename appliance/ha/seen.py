@@ -56,6 +56,8 @@ class InstanceSeen:
     checkpoint_timeline: int
     slots: frozenset[str] = frozenset()
     streaming: bool = False
+    replay_waits: bool = True
+    """recovery waits for more WAL: all that is on this disk has been replayed"""
     pending_restart: bool = False
 
 

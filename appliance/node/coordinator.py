@@ -37,7 +37,7 @@ class LeaseLedger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _term: int = 0
     _confirmed_s: dict[int, float] = field(default_factory=dict)
-    _deposing: set[int] = field(default_factory=set)
+    _deposing: dict[int, object] = field(default_factory=dict)
 
     def confirm(self, term: int, epoch: int, now_s: float) -> bool:
         with self._lock:
@@ -47,19 +47,20 @@ class LeaseLedger:
             self._confirmed_s[epoch] = now_s
             return True
 
-    def begin_deposing(self, term: int, epoch: int, confirmed_before_s: float) -> bool:
-        """False when a renewal was confirmed at or after `confirmed_before_s`: then there is nothing to depose."""
+    def begin_deposing(self, term: int, epoch: int, confirmed_before_s: float) -> object | None:
+        """A token for `cease_deposing`. None: a renewal was confirmed at or after `confirmed_before_s`."""
         with self._lock:
             self._enter(term)
             if term < self._term or self._confirmed_s.get(epoch, 0.0) >= confirmed_before_s:
-                return False
-            self._deposing.add(epoch)
-            return True
+                return None
+            self._deposing[epoch] = token = object()
+            return token
 
-    def cease_deposing(self, epoch: int) -> None:
-        """The deposition is known never to enter the log."""
+    def cease_deposing(self, epoch: int, token: object) -> None:
+        """That deposition is known never to enter the log. One that was begun after it stays."""
         with self._lock:
-            self._deposing.discard(epoch)
+            if self._deposing.get(epoch) is token:
+                del self._deposing[epoch]
 
     def confirmed_s(self, term: int, epoch: int) -> float | None:
         with self._lock:
@@ -67,7 +68,7 @@ class LeaseLedger:
 
     def _enter(self, term: int) -> None:
         if term > self._term:
-            self._term, self._confirmed_s, self._deposing = term, {}, set()
+            self._term, self._confirmed_s, self._deposing = term, {}, {}
 
 
 class Watch:
@@ -79,8 +80,14 @@ class Watch:
 
     def age_s(self, key: object, now_s: float) -> float:
         if key != self._key:
-            self._key, self._since_s = key, now_s
+            self._since_s = now_s
+            self._key = key
         return now_s - self._since_s
+
+    def peek_s(self, key: object, now_s: float) -> float:
+        """The same, from another thread: changes nothing; 0 for a key that the owner has not seen yet."""
+        since_s = self._since_s
+        return now_s - since_s if key == self._key else 0.0
 
 
 class Coordinator:
@@ -131,7 +138,7 @@ class Coordinator:
             return None
         if held.node != node or held.epoch != epoch or view.state.election is not None:
             return None
-        if not held.opened and self._epoch.age_s((term, epoch), boottime_s()) > PROMOTION_LIMIT_S:
+        if not held.opened and self._epoch.peek_s((term, epoch), boottime_s()) > PROMOTION_LIMIT_S:
             return None  # it does not come to open: let the lease run out and others be elected
         return epoch if self._ledger.confirm(term, epoch, boottime_s()) else None
 
@@ -167,24 +174,26 @@ class Coordinator:
         return Situation(state, self.reports(), leader, policy, wall_time())
 
     def _propose(self, view: View[ClusterState], policy: Policy, answer: Plan, command: Command) -> None:
-        # A renewal may have been confirmed since the plan was made: the ledger has the last word (T13).
-        before_s = boottime_s() - policy.depose_after_s
-        if isinstance(command, Depose) and not self._ledger.begin_deposing(view.term, command.epoch, before_s):
-            return
+        token = None
+        if isinstance(command, Depose):
+            # A renewal may have been confirmed since the plan was made: the ledger has the last word (T13).
+            token = self._ledger.begin_deposing(view.term, command.epoch, boottime_s() - policy.depose_after_s)
+            if token is None:
+                return
         if isinstance(command, NotePosition):
             self._noted_s = boottime_s()
         else:
             self._log(answer.rule, answer.because)
         self._proposed = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
-        self._proposed.add_done_callback(lambda outcome: self._settle(command, outcome.result()))
+        self._proposed.add_done_callback(lambda outcome: self._settle(command, token, outcome.result()))
 
-    def _settle(self, command: Command, outcome: Outcome) -> None:
+    def _settle(self, command: Command, token: object, outcome: Outcome) -> None:
         """Called on the raft thread. Until the loop sees what the command did, nothing more is planned."""
         if not isinstance(outcome, Unknown):
             self._settled_index = outcome.index or self._settled_index
         never_logged = isinstance(outcome, Refused) and outcome.index is None
         if isinstance(command, Depose) and never_logged:
-            self._ledger.cease_deposing(command.epoch)
+            self._ledger.cease_deposing(command.epoch, token)
         self._wake()
 
 

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 from appliance import __version__
 from appliance.api.published import Published, RaftSeen
-from appliance.cluster.config import ConfigError, Policy, read_policy
-from appliance.cluster.state import ClusterState, Config
+from appliance.cluster.config import ConfigError, Policy, policy_in_force
+from appliance.cluster.state import Appointment, ClusterState, Config
 from appliance.ha.actions import Decision
 from appliance.ha.decide import decide
 from appliance.ha.seen import Observation, Report, ReportSeen
@@ -35,18 +35,19 @@ AT_REST = {"at_rest"}
 
 
 class Policies:
-    """The policy of the newest configuration document; read once a version."""
+    """The policy in force; read once for each configuration and appointment."""
 
     def __init__(self) -> None:
-        self._config: Config | None = None
+        self._read_for: tuple[Config, Appointment | None] | None = None
         self._policy = Policy()
 
-    def of(self, config: Config) -> Policy:
+    def of(self, state: ClusterState) -> Policy:
         """`apply` refuses documents that cannot be read; a newer node's document leaves the last one that could."""
-        if config is not self._config:
+        key = (state.config, state.appointment)
+        if self._read_for is None or any(a is not b for a, b in zip(key, self._read_for, strict=True)):
             with suppress(ConfigError):
-                self._policy = read_policy(config.document)
-            self._config = config
+                self._policy = policy_in_force(state)
+            self._read_for = key
         return self._policy
 
 
@@ -108,14 +109,14 @@ class ControlLoop:
         self._local.settle()
         self._look_at_guard()
         if self._guard_status is not None:
-            policy = self._policies.of(self._replica.view().state.config)
+            policy = self._policies.of(self._replica.view().state)
             self._lease = self._armed = adopted(self._guard_status, policy)
             self._note_fence(self._guard_status.fenced_epoch)
 
     def step(self) -> float:
         """One round; answers how long to wait for an event before the next, in seconds."""
         view = self._replica.view()
-        policy = self._policies.of(view.state.config)
+        policy = self._policies.of(view.state)
         self._hear_guard()
         now_s = boottime_s()
         seen = self._observer.look(
@@ -146,7 +147,7 @@ class ControlLoop:
     def keep_lease(self) -> None:
         """Renew while PostgreSQL is stopping for good: nobody else may open before it is down (R10)."""
         if self._report is not None:
-            policy = self._policies.of(self._replica.view().state.config)
+            policy = self._policies.of(self._replica.view().state)
             confirmed = self._reporter.step(self._report, policy.renew_interval_s)
             if confirmed is not None:
                 self._renew(confirmed, policy)

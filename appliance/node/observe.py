@@ -18,11 +18,11 @@ from appliance.ha.seen import (
 from appliance.ha.standby import upstream
 from appliance.node.clock import boottime_s, wall_time
 from appliance.node.config_values import join_address
-from appliance.node.guard_client import GuardStatus
+from appliance.node.guard_client import GuardStatus, Postmaster
 from appliance.node.local import LocalPostgres
 from appliance.node.start_watch import StartWatch
 from appliance.postgres.control import ControlState
-from appliance.postgres.directory import Directory, inspect
+from appliance.postgres.directory import Directory, inspect, postmaster_pid
 from appliance.postgres.history import read_history
 from appliance.postgres.incarnation import read_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
@@ -80,7 +80,7 @@ class Observer:
         """One observation. Waits at most LOOK_LIMIT_S for PostgreSQL."""
         now_s = boottime_s()
         directory = self._directory(guard)
-        postmaster = guard.postmaster if guard is not None else None
+        postmaster = guard.postmaster if guard is not None else self._without_guard()
         self.answer = self._local.monitor.look(LOOK_LIMIT_S) if postmaster is not None else None
         instance = self._instance(self.answer) if self.answer is not None else None
         if instance is not None:
@@ -119,6 +119,11 @@ class Observer:
             return seen
         wal_dir = self._local.data_dir / "pg_wal"
         return replace(seen, timeline=max(seen.timeline, newest_timeline(wal_dir, seen.lsn, control.wal_segment_bytes)))
+
+    def _without_guard(self) -> Postmaster | None:
+        """A guard that does not answer is no proof that nothing runs: then the data directory is asked."""
+        pid = postmaster_pid(self._local.data_dir)
+        return Postmaster(pid, boottime_s(), self._local.data_dir) if pid is not None else None
 
     def _settle_checkpoint(self) -> None:
         signalled, monitor = self._signalled, self._local.monitor
@@ -204,6 +209,7 @@ def instance_seen(answer: Answer) -> InstanceSeen:
         checkpoint_timeline=answer.checkpoint_timeline,
         slots=frozenset(slot.name for slot in answer.slots),
         streaming=answer.streaming,
+        replay_waits=answer.replay_waits,
         pending_restart=bool(answer.pending_restart),
     )
 

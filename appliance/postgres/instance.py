@@ -18,6 +18,8 @@ SELECT row_to_json(seen) FROM (
     CASE WHEN r.in_recovery THEN extract(epoch FROM pg_last_xact_replay_timestamp()) END AS replay_timestamp,
     CASE WHEN r.in_recovery THEN pg_get_wal_replay_pause_state() END AS replay_pause,
     extract(epoch FROM pg_postmaster_start_time()) AS postmaster_start_time,
+    CASE WHEN r.in_recovery
+      THEN (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup') END AS replay_waits_for,
     current_setting('primary_conninfo') AS primary_conninfo,
     current_setting('primary_slot_name') AS primary_slot_name,
     current_setting('synchronous_standby_names') AS synchronous_standby_names,
@@ -43,6 +45,10 @@ SELECT row_to_json(seen) FROM (
 ) AS seen
 """
 """$1: the time of the configuration whose pending restarts are known. pg_settings costs more than all the rest."""
+
+
+_WAITS_FOR_WAL = {"RecoveryWalStream", "RecoveryRetrieveRetryInterval"}
+"""https://www.postgresql.org/docs/current/monitoring-stats.html: for a receiver to bring some, or to look again"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,8 @@ class InstanceSeen:
     replay_timestamp: float | None
     """of the last replayed commit, the primary's clock in seconds since 1970"""
     replay_paused: bool
+    replay_waits: bool
+    """the startup process waits for WAL that is not on this disk (R6, T2): everything local is replayed"""
     receiver: Receiver | None
     walsenders: tuple[WalSender, ...]
     slots: tuple[Slot, ...]
@@ -149,6 +157,7 @@ def read_answer(answer: str, known: Known, server_version: int) -> tuple[Instanc
         received_timeline=receiver["received_tli"] if receiver else None,
         replayed_lsn=_lsn(said["replayed_lsn"]),
         replay_timestamp=said["replay_timestamp"],
+        replay_waits=said["replay_waits_for"] in _WAITS_FOR_WAL,
         replay_paused=said["replay_pause"] not in {None, "not paused"},
         receiver=_receiver(receiver) if receiver else None,
         walsenders=tuple(_walsender(sender) for sender in said["walsenders"] or ()),

@@ -9,7 +9,7 @@ from random import Random
 
 from appliance.cluster.apply import apply
 from appliance.cluster.commands import Command, Depose, NotePosition, StartOperation
-from appliance.cluster.config import Policy, read_policy
+from appliance.cluster.config import Policy, policy_in_force
 from appliance.cluster.state import (
     Appointment,
     ClusterState,
@@ -46,7 +46,7 @@ def beginning() -> ClusterState:
 class World:
     def __init__(self, rng: Random) -> None:
         self.rng, self.now_s, self.policy = rng, 0.0, Policy()
-        self.policies: dict[int, Policy] = {}
+        self.policies: dict[tuple[int, int], Policy] = {}
         self.story: list[str] = []
         self.states = [beginning()]
         self.cuts: set[tuple[str, str]] = set()
@@ -103,9 +103,10 @@ class World:
 
     def policy_of(self, state: ClusterState) -> Policy:
         version = state.config.version
-        if version not in self.policies:
-            self.policies[version] = read_policy(state.config.document)
-        return self.policies[version]
+        key = (version, state.appointment.epoch if state.appointment else 0)
+        if key not in self.policies:
+            self.policies[key] = policy_in_force(state)
+        return self.policies[key]
 
     def propose(self, machine: Machine, command: Command) -> None:
         self.send(

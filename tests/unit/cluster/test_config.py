@@ -161,8 +161,15 @@ def test_timings_that_contradict_each_other_print_the_sums(document, message):
 
 
 def test_a_longer_raft_election_needs_a_longer_ttl():
-    with pytest.raises(ConfigError, match=r"raise ttl to at least 8\.33s"):
+    with pytest.raises(ConfigError, match=r"raise ttl to at least 8\.34s"):
         read_policy({}, election_max_s=2.0)
+    assert read_policy({"ttl": "8.34s"}, election_max_s=2.0)
+
+
+def test_the_ttl_that_the_error_names_is_accepted_though_the_renew_interval_grows_with_it():
+    with pytest.raises(ConfigError, match=r"raise ttl to at least 4\.84s"):
+        read_policy({"ttl": "4s"})
+    assert read_policy({"ttl": "4.84s"})
 
 
 def accepted(document):

@@ -188,6 +188,14 @@ def test_r4_a_primary_begins_to_fence_at_60_percent_of_ttl(left_s):
     assert actions(state(), primary(lease=LeaseSeen(4, left_s))) == [NoteFenced(4), IMMEDIATE]
 
 
+def test_r4_a_node_process_that_has_just_begun_leaves_an_adopted_primary_to_the_guard_for_as_long_as_that_can_end_it():
+    begun = primary(contact_s=None, lease=LeaseSeen(4, POLICY.guard_margin_s + 0.01))
+
+    assert rule(state(), begun) == "at_rest"
+    assert rule(state(), replace(begun, lease=LeaseSeen(4, POLICY.guard_margin_s))) == "fence_without_lease"
+    assert rule(state(), replace(begun, lease=None)) == "fence_without_lease"
+
+
 def test_r4_the_lease_of_another_epoch_is_no_lease():
     assert rule(state(), primary(lease=LeaseSeen(3, 5.0))) == "fence_without_lease"
     assert rule(state(), primary(lease=None)) == "fence_without_lease"
@@ -326,6 +334,13 @@ def test_r5_a_promotion_waits_for_lease_and_wal():
 def test_a_promotion_is_signalled_again_only_after_a_while():
     assert actions(APPOINTED, replace(WINNER, promoting_s=0.5)) == []
     assert actions(APPOINTED, replace(WINNER, promoting_s=2.5)) == [Promote(5, 3)]
+
+
+def test_a_promotion_that_is_about_to_open_is_not_given_up():
+    """PostgreSQL writes the new timeline into its control file just before it leaves recovery."""
+    opening = replace(WINNER, instance=replace(WINNER.instance, timeline=3), promoting_s=0.3)
+
+    assert actions(APPOINTED, opening) == []
 
 
 def test_r14_a_promotion_to_another_timeline_is_stopped():

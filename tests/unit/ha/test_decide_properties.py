@@ -44,7 +44,7 @@ def check(present, seen):
     return decision
 
 
-def may_be_primary(present, seen):
+def may_be_primary(present, seen, enough_s=POLICY.fence_below_s):
     """R4, R5 in the words of docs/safety.md, apart from how the code asks."""
     held, lease = present.appointment, seen.lease
     return (
@@ -56,15 +56,16 @@ def may_be_primary(present, seen):
         and held.epoch >= seen.notes.pledge
         and lease is not None
         and lease.epoch == held.epoch
-        and lease.left_s > POLICY.fence_below_s
+        and lease.left_s > enough_s
     )
 
 
 def no_writable_primary_without_a_lease_keeps_running(present, seen, actions):
-    """Behind its own notes the node waits for the log, and the guard keeps the promise."""
+    """Behind its own notes a node waits for the log, and before its first contact for that; its guard does not."""
+    enough_s = POLICY.fence_below_s if seen.contact_s is not None else POLICY.guard_margin_s
     held, answer = present.appointment, seen.instance
     writable = seen.postmaster is not None and answer is not None and not answer.in_recovery
-    if writable and held is not None and held.epoch >= seen.notes.epoch and not may_be_primary(present, seen):
+    if writable and held is not None and held.epoch >= seen.notes.epoch and not may_be_primary(present, seen, enough_s):
         assert any(isinstance(a, StopPostgres | EndStray) for a in actions)
 
 

@@ -39,10 +39,18 @@ def test_t13_a_confirmation_between_plan_and_proposal_stops_the_deposition():
 
 def test_a_deposition_that_never_entered_the_log_is_forgotten():
     ledger = LeaseLedger()
-    ledger.begin_deposing(1, 4, 20.0)
-    ledger.cease_deposing(4)
+    ledger.cease_deposing(4, ledger.begin_deposing(1, 4, 20.0))
 
     assert ledger.confirm(1, 4, 21.0)
+
+
+def test_t13_what_is_said_late_of_an_earlier_deposition_does_not_end_a_later_one():
+    ledger = LeaseLedger()
+    first = ledger.begin_deposing(1, 4, 20.0)
+    ledger.begin_deposing(1, 4, 20.0)
+    ledger.cease_deposing(4, first)
+
+    assert not ledger.confirm(1, 4, 21.0)
 
 
 def test_a_new_term_begins_with_an_empty_ledger():

@@ -19,6 +19,7 @@ CONTROL = ControlData(
 FOUND = Directory(DirectoryKind.CLUSTER, major=15, control=CONTROL)
 LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "insert_lsn": null,
  "received_lsn": "0/3000060", "replayed_lsn": "0/3000028", "replay_timestamp": null, "replay_pause": "not paused",
+ "replay_waits_for": "RecoveryWalStream",
  "postmaster_start_time": 1700000000.5, "primary_conninfo": "user=x host=10.0.0.1 port=5432", "primary_slot_name": "s",
  "synchronous_standby_names": "", "checkpoint_timeline": 1, "recovery_timeline": 1, "system_identifier": "7423",
  "receiver": {"status": "streaming", "sender_host": "10.0.0.1", "sender_port": 5432, "slot_name": "s",
