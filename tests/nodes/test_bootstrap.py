@@ -17,6 +17,15 @@ def test_nodes_wait_for_a_bootstrap_and_form_a_cluster_after_one_command():
         assert cluster["n1"].view()["system_identifier"] in done.stdout
 
 
+def test_a_node_alone_of_three_says_for_whom_it_waits():
+    with Cluster() as cluster:
+        node = cluster["n2"]
+        node.start()
+        cluster.wait_until(lambda: "n1, n3" in node.view()["waiting_for"], 15, "it waits for the others")
+        assert node.command("bootstrap", "--yes").returncode == 3
+        assert node.command("status").returncode == 3
+
+
 def test_a_second_bootstrap_is_refused(cluster):
     before = cluster["n1"].view()
     again = cluster["n3"].command("bootstrap", "--yes")

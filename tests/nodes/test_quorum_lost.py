@@ -23,9 +23,8 @@ def test_a_primary_without_a_quorum_stops_writes_before_its_lease_ends(cluster):
         new = cluster.wait_whole()
         ledger.wait_for_writes(5)
         audit = ledger.audit(new)
-    # It was there to vote, so what only it had is not lost.
+    # It was there to vote, so what only it had is not lost, whoever won.
     audit.expect_no_loss()
-    assert new is primary
     expect_same_everywhere(cluster)
 
 

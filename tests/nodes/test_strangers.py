@@ -37,6 +37,21 @@ def test_the_data_directory_of_another_cluster_is_left_alone(cluster):
     cluster.wait_whole()
 
 
+def test_a_data_directory_of_another_major_version_is_left_alone(cluster):
+    node = cluster.standbys()[0]
+    node.lose_host()
+    version = node.data_dir / "PG_VERSION"
+    own = version.read_text()
+    version.write_text("9\n")
+    node.start()
+    cluster.wait_until(lambda: "is of PostgreSQL 9" in node.view()["doing"], 15, "it says so")
+    assert not node.jobs()
+    node.lose_host()
+    version.write_text(own)
+    node.start()
+    cluster.wait_whole()
+
+
 def test_a_node_of_another_cluster_is_refused_by_name(cluster):
     node = cluster.standbys()[0]
     node.lose_host()
@@ -70,6 +85,16 @@ def test_a_second_node_of_the_same_name_is_refused_and_the_first_goes_on(cluster
     audit.expect_no_loss()
     assert audit.longest_gap_s() < 1
     assert not node.jobs()
+
+
+def test_without_postgresql_a_node_does_not_start_and_says_where_it_looked():
+    with Cluster(1) as cluster:
+        node = cluster["n1"]
+        node.config["postgresql"]["bin_dir"] = "/nowhere/bin"
+        node.start()
+        assert node.wait(15) == 1
+        assert "/nowhere/bin" in node.log_file.read_text()
+        assert "Traceback" not in node.log_file.read_text()
 
 
 @pytest.mark.parametrize("what", ["raft", "http"])
