@@ -173,7 +173,7 @@ def why_stopped(state: ClusterState, seen: Observation) -> str:
     directory = seen.directory
     if directory.kind is DirectoryKind.FOREIGN:
         return "the data directory holds other files: move them away or set postgresql.data_dir"
-    if directory.kind is DirectoryKind.CLUSTER and not same_cluster(state, seen):
+    if directory.kind is DirectoryKind.CLUSTER and not directory.problem and not same_cluster(state, seen):
         return (
             f"the data directory belongs to system {directory.system_identifier}, the cluster is"
             f" {state.system_identifier}: move it away, then this node clones the cluster"

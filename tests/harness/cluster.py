@@ -1,11 +1,11 @@
 """A cluster under test: real node processes with real PostgreSQL in one directory, swept away in the end."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+from tests.harness.network import Network
 from tests.harness.node import APPLICATION, Document, Node, Place
 from tests.harness.places import free_ports, fresh_directory
 from tests.harness.sweeper import Sweeper
@@ -20,7 +20,10 @@ HEAL_LIMIT_S = 60.0
 
 
 class Cluster:
-    """N nodes n1 … nN. A context: leaving it ends every process and removes every file."""
+    """N nodes n1 … nN, on loopback or each on a host of `network`.
+
+    A context: leaving it ends every process, removes every file and deletes the network.
+    """
 
     living: ClassVar[list["Cluster"]] = []
     last_words: ClassVar[list[tuple[str, str]]] = []
@@ -30,17 +33,18 @@ class Cluster:
         self,
         size: int = 3,
         *,
-        places: Sequence[Place] = (),
-        namespaces: Sequence[str] = (),
+        network: Network | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
         self.directory = fresh_directory()
-        self._sweeper = Sweeper(self.directory, namespaces)
-        chosen = places or _loopback(size)
-        members = {f"n{i}": f"{place.host}:{place.raft_port}" for i, place in enumerate(chosen, 1)}
+        self._sweeper = Sweeper(self.directory, network.namespaces if network is not None else ())
+        if network is not None:
+            network.build()
+        places = network.places if network is not None else _loopback(size)
+        members = {f"n{i}": f"{place.host}:{place.raft_port}" for i, place in enumerate(places, 1)}
         self.nodes = {
             name: Node(self.directory / name, place, _node_file(self.directory, name, members, place, config or {}))
-            for name, place in zip(members, chosen, strict=True)
+            for name, place in zip(members, places, strict=True)
         }
         self.living.append(self)
 
@@ -201,7 +205,3 @@ def _status(node: Node) -> str:
         f" {view['raft']['term']}, {view['rule']}: {view['doing']}{', waits for ' * bool(view['waiting_for'])}"
         f"{view['waiting_for']}\n    " + "\n    ".join(problems)
     )
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0

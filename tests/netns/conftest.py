@@ -8,6 +8,7 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.evidence import pytest_runtest_makereport  # noqa: F401  # pytest finds it here
 from tests.harness.network import Network
+from tests.harness.shared import Shared
 
 
 def pytest_collection_modifyitems(items):
@@ -18,49 +19,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"network namespaces: {reason}"))
 
 
-class Site:
-    """A network and the cluster on it."""
-
-    def __init__(self):
-        self.network = Network()
-        self.cluster = Cluster(places=self.network.places, namespaces=self.network.namespaces)
-        self.network.build()
-        self.cluster.up()
-
-    def end(self):
-        self.cluster.__exit__()
-
-
-class Shared:
-    """One living site for many tests; a new one after a test that failed or did not leave it whole."""
-
-    def __init__(self):
-        self._site = None
-
-    def whole(self):
-        if self._site is not None and not self._site.cluster.whole():
-            self.end()
-        if self._site is None:
-            self._site = Site()
-        return self._site
-
-    def end(self):
-        site, self._site = self._site, None
-        if site is not None:
-            site.end()
+@pytest.fixture(scope="session")
+def network():
+    return Network()
 
 
 @pytest.fixture(scope="session")
-def shared():
-    shared = Shared()
+def shared(network):
+    shared = Shared(lambda: Cluster(network=network))
     yield shared
     shared.end()
 
 
 @pytest.fixture
-def site(shared):
+def cluster(shared, network):
     """Three hosts with a whole cluster, and a client's; the network is healed afterwards."""
-    site = shared.whole()
-    site.cluster.mark_logs()
-    yield site
-    site.network.heal()
+    yield shared.whole()
+    network.heal()

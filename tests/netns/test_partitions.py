@@ -9,36 +9,35 @@ from tests.harness.ledger import Ledger, expect_same_everywhere
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["with the raft leader", "without the raft leader"])
-def test_a_parted_primary_stops_before_another_opens(site, together):
+def test_a_parted_primary_stops_before_another_opens(cluster, network, together):
     """Its client stands beside it and could go on writing for ever."""
-    _move_primary(site.cluster, together)
-    old, others = sides(site.cluster)
-    _fail_over(site, lambda: site.network.part(old.name, [node.name for node in others]))
+    _move_primary(cluster, together)
+    old, others = sides(cluster)
+    _fail_over(cluster, network, lambda: network.part(old.name, [node.name for node in others]))
 
 
 @pytest.mark.parametrize("deaf", ["primary", "others"])
-def test_a_cut_in_one_direction_is_a_cut(site, deaf):
-    old, others = sides(site.cluster)
+def test_a_cut_in_one_direction_is_a_cut(cluster, network, deaf):
+    old, others = sides(cluster)
 
     def cut():
         for other in others:
             host, to = (old, other) if deaf == "primary" else (other, old)
-            site.network.deafen(host.name, to.name)
+            network.deafen(host.name, to.name)
 
-    _fail_over(site, cut)
+    _fail_over(cluster, network, cut)
 
 
-def test_a_parted_standby_is_not_noticed_by_clients(site):
-    cluster = site.cluster
+def test_a_parted_standby_is_not_noticed_by_clients(cluster, network):
     primary, others = sides(cluster)
     parted = others[0]
-    with Ledger(cluster, enter=site.network.enter(), sides=[[primary]]) as ledger:
-        site.network.part(parted.name, [primary.name, others[1].name])
+    with Ledger(cluster, enter=network.enter(), sides=[[primary]]) as ledger:
+        network.part(parted.name, [primary.name, others[1].name])
         cluster.wait_until(lambda: primary.view()["verdict"] == "degraded", 10, "the loss is shown")
         cluster.wait_until(lambda: parted.view()["verdict"] == "stale", 10, "it knows that it knows nothing new")
         time.sleep(TTL_S)  # long enough for it to stand for raft election again and again
         assert parted.writable() is False
-        site.network.heal()
+        network.heal()
         assert cluster.wait_whole() is primary
         audit = ledger.audit(primary)
     audit.expect_no_loss()
@@ -47,16 +46,15 @@ def test_a_parted_standby_is_not_noticed_by_clients(site):
     expect_same_everywhere(cluster)
 
 
-def test_a_lost_host_is_replaced_within_ttl_and_a_little(site):
-    cluster = site.cluster
+def test_a_lost_host_is_replaced_within_ttl_and_a_little(cluster, network):
     old, others = sides(cluster)
-    with Ledger(cluster, enter=site.network.enter(), sides=[[old], others]) as ledger:
-        site.network.unplug(old.name)
+    with Ledger(cluster, enter=network.enter(), sides=[[old], others]) as ledger:
+        network.unplug(old.name)
         old.lose_host()
         lost_s = time.monotonic()
         back = ledger.wait_for_writes(2 * TTL_S)
         assert back.acked_s - lost_s < FAILOVER_LIMIT_S
-        site.network.heal()
+        network.heal()
         old.start()
         new = cluster.wait_whole()
         audit = ledger.audit(new)
@@ -65,19 +63,18 @@ def test_a_lost_host_is_replaced_within_ttl_and_a_little(site):
     expect_same_everywhere(cluster)
 
 
-def test_all_links_down_for_a_while(site):
+def test_all_links_down_for_a_while(cluster, network):
     """Nobody has a quorum: nobody writes, and afterwards nothing is missing."""
-    cluster = site.cluster
     old, others = sides(cluster)
-    with Ledger(cluster, enter=site.network.enter()) as ledger:
+    with Ledger(cluster, enter=network.enter()) as ledger:
         cut_s = time.monotonic()
-        site.network.part(old.name, [node.name for node in others])
-        site.network.part(others[0].name, [others[1].name])
+        network.part(old.name, [node.name for node in others])
+        network.part(others[0].name, [others[1].name])
         cluster.wait_until(lambda: old.writable() is False, 2 * TTL_S, "it serves reads again, and takes no writes")
         time.sleep(TTL_S)
         assert ledger.last().acked_s - cut_s < TTL_S
         assert not any(node.writable() for node in cluster)
-        site.network.heal()
+        network.heal()
         new = cluster.wait_whole()
         ledger.wait_for_writes(5)
         audit = ledger.audit(new)
@@ -101,18 +98,17 @@ def sides(cluster):
     return primary, [node for node in cluster if node is not primary]
 
 
-def _fail_over(site, cut):
+def _fail_over(cluster, network, cut):
     """The old primary's own client, and one of the others: between them no moment with two primaries."""
-    cluster = site.cluster
     old, others = sides(cluster)
-    with Ledger(cluster, enter=site.network.enter(), sides=[[old], others]) as ledger:
+    with Ledger(cluster, enter=network.enter(), sides=[[old], others]) as ledger:
         cut_s = time.monotonic()
         cut()
         first = ledger.wait_for_writes(2 * TTL_S, others)
         assert first.acked_s - cut_s < FAILOVER_LIMIT_S
         time.sleep(2)
         assert not old.writable()
-        site.network.heal()
+        network.heal()
         new = cluster.wait_whole()
         assert new is cluster[first.node]
         audit = ledger.audit(new)
