@@ -66,7 +66,7 @@ def streaming(node: Node) -> int:
 
 @contextmanager
 def writing(cluster: Cluster) -> Iterator[Ledger]:
-    with Ledger(cluster) as ledger:
+    with Ledger(cluster, sides=[list(cluster)]) as ledger:
         time.sleep(0.5)
         yield ledger
 
