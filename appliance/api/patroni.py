@@ -8,9 +8,10 @@ from datetime import datetime
 
 from appliance import __version__
 from appliance.api.health import health, replication_state, tidy
-from appliance.api.present import Present, lsn_text, split_address
+from appliance.api.present import Present, split_address
 from appliance.api.published import Published
 from appliance.cluster.codec import to_json
+from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import ClusterState, HistoryEntry, Member, NodeRole
 from appliance.ha.seen import DirectoryKind, ReportSeen
 
@@ -165,7 +166,7 @@ def _lags(present: Present, heard: ReportSeen | None) -> Document:
         ("", report.lsn if report else 0),
     ):
         known = lsn > 0
-        document[f"{prefix}lsn"] = lsn_text(lsn) if known else UNKNOWN
+        document[f"{prefix}lsn"] = format_lsn(lsn) if known else UNKNOWN
         document[f"{prefix}lag"] = max(0, present.primary_lsn - lsn) if known else UNKNOWN
     return document
 

@@ -127,11 +127,6 @@ class Present:
         return self.published.seen.me
 
 
-def lsn_text(lsn: int) -> str:
-    """As PostgreSQL writes it: `0/3000060`."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
-
-
 def split_address(address: str) -> tuple[str, int] | None:
     """`host:port` or `[v6]:port`; None when it is neither."""
     host, _, port = address.rpartition(":")

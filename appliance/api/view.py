@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from appliance.api.patroni import member_state
-from appliance.api.present import Present, lsn_text, split_address
+from appliance.api.present import Present, split_address
 from appliance.api.published import Published
 from appliance.api.verdict import Finding, Verdict, findings, verdict
+from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import HistoryEntry, Member, NodeRole, Operation, Scalar
 
 
@@ -187,7 +188,7 @@ def _member(present: Present, member: Member) -> MemberView:
         port=port,
         api_url=member.api_url,
         timeline=(report.timeline or None) if report is not None else None,
-        lsn=lsn_text(lsn) if lsn else None,
+        lsn=format_lsn(lsn) if lsn else None,
         lag_bytes=None if primary else _behind(present, lsn),
         replay_lag_bytes=None if primary or report is None else _behind(present, report.replayed_lsn),
         reported_age_s=rounded(seen.age_s) if seen is not None else None,

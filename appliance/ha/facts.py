@@ -1,8 +1,9 @@
 """Small questions that several rules ask of the state and of what the node sees."""
 
 from appliance.cluster.config import Policy
+from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import Appointment, ClusterState, LeaseStatus, Member
-from appliance.ha.history import Standing, standing
+from appliance.ha.history import Standing, standing, switch_point
 from appliance.ha.seen import DirectoryKind, Observation
 
 
@@ -76,6 +77,20 @@ def needs_rebuild(state: ClusterState, seen: Observation) -> str | None:
     if directory.incarnation != member.incarnation or not member.incarnation:
         return "the data directory is not the one that the cluster knows"
     if wal_standing(state, seen) is Standing.DIVERGED and appointed(state, seen) is None:
-        held = state.appointment
-        return f"its WAL is not part of timeline {held.timeline if held else '?'}"
+        return diverged(state, seen)
     return None
+
+
+def diverged(state: ClusterState, seen: Observation) -> str:
+    """What this node has that history does not, with both positions (R12)."""
+    held, instance, directory = state.appointment, seen.instance, seen.directory
+    assert held is not None
+    timeline, lsn = (directory.timeline, directory.checkpoint_lsn)
+    if instance is not None:
+        timeline, lsn = instance.timeline, instance.lsn
+    step = switch_point(state.timelines, held.timeline, timeline)
+    shown = f"its WAL reaches at least {format_lsn(lsn)} on timeline {timeline}"
+    if step is None:
+        return f"{shown}, which is no ancestor of {held.timeline}"
+    left = "a place not recorded" if step.switch_lsn is None else format_lsn(step.switch_lsn)
+    return f"{shown}; timeline {held.timeline} left that at {left}"

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from appliance.cluster.lsn import parse_lsn
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.commands import run
 from appliance.postgres.errors import PostgresError
-from appliance.postgres.lsn import parse_lsn
 
 _LIMIT_S = 5.0
 

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.cluster.lsn import format_lsn, parse_lsn
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import sync_directory, write_atomically
-from appliance.postgres.lsn import format_lsn, parse_lsn
 
 PLACEHOLDER = "# placeholder of pg-appliance: this timeline was assigned and holds no WAL of this node\n"
 """PostgreSQL skips it as a comment: a timeline without a parent, which nobody follows"""

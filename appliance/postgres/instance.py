@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.postgres.lsn import parse_lsn
+from appliance.cluster.lsn import parse_lsn
 
 LOOK = """
 SELECT row_to_json(seen) FROM (

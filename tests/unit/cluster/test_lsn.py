@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.postgres.lsn import format_lsn, parse_lsn
+from appliance.cluster.lsn import format_lsn, parse_lsn
 
 
 def test_a_position_reads_as_postgresql_writes_it():
