@@ -31,8 +31,12 @@ class Lease:
 NO_LEASE = Lease(0, 0.0)
 
 
-def adopted(status: GuardStatus, policy: Policy) -> Lease:
-    """The lease that an earlier node process held, as far as its guard still knows it."""
+def adopted(status: GuardStatus) -> Lease:
+    """The lease that an earlier node process held, up to the deadline that its guard keeps.
+
+    The margin behind the deadline is left out: this process has not read the log yet, and so not the margin that
+    was in force; a guess could make the lease longer than it was.
+    """
     if status.deadline_s is None or status.deadline_epoch is None:
         return NO_LEASE
-    return Lease(status.deadline_epoch, status.deadline_s + policy.guard_margin_s)
+    return Lease(status.deadline_epoch, status.deadline_s)

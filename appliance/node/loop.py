@@ -99,7 +99,6 @@ class ControlLoop:
         self._events = events
         self._publish = publish
         self._lease: Lease = NO_LEASE
-        self._armed: Lease = NO_LEASE
         self._guard_status: GuardStatus | None = None
         self._said: tuple[str, str] = ("", "")
         self._report: Report | None = None
@@ -109,8 +108,7 @@ class ControlLoop:
         self._local.settle()
         self._look_at_guard()
         if self._guard_status is not None:
-            policy = self._policies.of(self._replica.view().state)
-            self._lease = self._armed = adopted(self._guard_status, policy)
+            self._lease = adopted(self._guard_status)
             self._note_fence(self._guard_status.fenced_epoch)
 
     def step(self) -> float:

@@ -40,7 +40,7 @@ def test_a_standby_without_its_directory_clones_again(cluster):
     assert standby.jobs() == [("clone", "done")]
 
 
-def test_where_a_rewind_is_impossible_the_node_clones_and_keeps_the_old_directory(cluster):
+def test_r12_where_a_rewind_is_impossible_the_node_clones_and_keeps_the_old_directory(cluster):
     old = cluster.primary()
     with Ledger(cluster) as ledger:
         go_on_alone(old, ledger)

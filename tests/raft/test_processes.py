@@ -135,7 +135,7 @@ def check(processes, writers):
     assert not set(writers.acknowledged) - set(shortest)
 
 
-def test_killing_the_leader_loses_nothing(processes):
+def test_r1_killing_the_leader_loses_nothing(processes):
     processes.leader()
     writers = Writers(processes)
     for _ in range(3):
@@ -149,7 +149,7 @@ def test_killing_the_leader_loses_nothing(processes):
     check(processes, writers)
 
 
-def test_killing_all_at_once_loses_nothing(processes):
+def test_r1_killing_all_at_once_loses_nothing(processes):
     processes.leader()
     writers = Writers(processes)
     for _ in range(3):
@@ -162,7 +162,7 @@ def test_killing_all_at_once_loses_nothing(processes):
     check(processes, writers)
 
 
-def test_a_full_disk_stops_the_leader_and_the_others_go_on(processes):
+def test_r1_a_full_disk_stops_the_leader_and_the_others_go_on(processes):
     """A limit on file size stands in for the full disk: writing fails, the process lives."""
     old = processes.leader()
     for number in range(5):

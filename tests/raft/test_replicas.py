@@ -38,7 +38,7 @@ def test_a_command_is_applied_everywhere_and_the_view_shows_it(cluster, wait):
     assert len(cluster.running[leader].view().state) == 3
 
 
-def test_a_barrier_shows_what_was_acknowledged_elsewhere(cluster):
+def test_r2_a_barrier_shows_what_was_acknowledged_elsewhere(cluster):
     cluster.start()
     leader = cluster.leader()
     reader = cluster.followers()[0]
@@ -340,7 +340,7 @@ def test_a_damaged_journal_refuses_to_start(cluster):
         cluster.start("n1")
 
 
-def test_a_wiped_voter_has_no_vote_until_it_has_caught_up(cluster, wait):
+def test_r1_a_wiped_voter_has_no_vote_until_it_has_caught_up(cluster, wait):
     """Committed by n1 and n2 while n3 was away; n2 loses its disk; n2 and n3 alone must not go on."""
     cluster.start()
     cluster.propose("n1", b"old")

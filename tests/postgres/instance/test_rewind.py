@@ -32,7 +32,7 @@ def rejoins(one, source):
     assert one.value("SELECT to_regclass('public.lost')") is None
 
 
-def test_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, root):
+def test_r15_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, root):
     space, wal_dir = root / "space", root / "wal"
     space.mkdir()
     wal_dir.mkdir()
@@ -132,7 +132,7 @@ def test_nothing_is_rewound_where_nothing_diverged(pair):
     rejoins(primary, standby)
 
 
-def test_missing_wal_means_that_only_a_clone_helps(pair):
+def test_r15_missing_wal_means_that_only_a_clone_helps(pair):
     primary, standby = pair
     failed_over(primary, standby)
     primary.stop()
