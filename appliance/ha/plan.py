@@ -105,7 +105,10 @@ def drop_target(now: Situation) -> Plan | None:
 
 
 def appoint(now: Situation) -> Plan | None:
-    """R7, R10: the highest vote; ties by failover_priority, then by name. Waits a little for known live voters."""
+    """R7, R10: the highest vote; of equals who has not failed to open, then by priority and name.
+
+    Waits a little for known live voters.
+    """
     state, election = now.state, now.state.election
     if election is None:
         return None
@@ -162,11 +165,21 @@ def _leaving(now: Situation) -> str:
     return operation.source
 
 
-def _rank(now: Situation, vote: Vote) -> tuple[int, int, int]:
-    """Of equals the sort keeps the first by name, as `_votes` sorts them."""
+def _rank(now: Situation, vote: Vote) -> tuple[int, int, int, int]:
+    """Of equals the sort keeps the first by name, as `_votes` sorts them.
+
+    Without a count of what came to nothing, a node whose disk is full wins again and again while equals stand by.
+    """
     member = now.state.members[vote.node]
     priority = member.tags.get("failover_priority", 1)
-    return (*elections.order(vote.position), priority if isinstance(priority, int) else 1)
+    failed = _never_opened(now.state, vote.node)
+    return (*elections.order(vote.position), -failed, priority if isinstance(priority, int) else 1)
+
+
+def _never_opened(state: ClusterState, node: str) -> int:
+    """How often, since a primary last opened, this node was appointed and did not."""
+    opened = max((t.number for t in state.timelines if t.switch_lsn is not None), default=0)
+    return sum(t.node == node for t in state.timelines if t.number > opened)
 
 
 def _caught_up(state: ClusterState, vote: Vote, waited_s: float) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from appliance.cluster.apply import apply
 from appliance.cluster.commands import AdvanceOperation, Appoint, Depose, NotePosition, OpenElection
-from appliance.cluster.state import Election, LeaseStatus, NodeRole, OperationKind, Phase, Position
+from appliance.cluster.state import Election, LeaseStatus, NodeRole, OperationKind, Phase, Position, Timeline
 from appliance.ha.plan import CHECKPOINT_WAIT_S, NOTE_EVERY_S, RULES, TARGET_WAIT_S, VOTES_WAIT_S, Plan, plan
 from appliance.ha.seen import LeaderSeen, Notes
 from tests.unit.cluster.building import LSN, NAMES, Tape, appoint, member, state, vacant, vote, with_members
@@ -146,6 +146,21 @@ def test_of_equal_votes_priority_then_the_first_name_wins():
     )
     assert winner(vote("pg2"), vote("pg3")) == "pg2"
     assert winner(vote("pg2", LSN + 1), vote("pg3"), present=preferred) == "pg2", "a position is worth more"
+
+
+def test_of_equal_votes_a_node_that_was_appointed_and_did_not_open_comes_last():
+    """Its disk may be full: it would win again and again, with healthy nodes standing by."""
+    once = (*state().timelines, Timeline(3, 5, "pg2", 2))
+    twice = (*once, Timeline(4, 6, "pg3", 2), Timeline(5, 7, "pg2", 2))
+    opened = (*once, Timeline(4, 6, "pg3", 2, LSN))
+    ballot = (vote("pg2"), vote("pg3"))
+
+    assert winner(*ballot) == "pg2"
+    assert winner(*ballot, present=vacant(timelines=once)) == "pg3"
+    assert winner(*ballot, present=vacant(timelines=twice)) == "pg3", "who failed least often"
+    assert winner(*ballot, present=vacant(timelines=opened)) == "pg2", "an opening since then ends the count"
+    behind = (vote("pg2", LSN + 1), vote("pg3"))
+    assert winner(*behind, present=vacant(timelines=once)) == "pg2", "what only it has is not lost for that"
 
 
 def test_the_appointment_carries_all_votes_the_next_timeline_and_the_reason():
