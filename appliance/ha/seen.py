@@ -69,13 +69,13 @@ class PostmasterSeen:
 
 @dataclass(frozen=True, slots=True)
 class FailedStart:
-    """PostgreSQL ended by itself before it answered."""
+    """PostgreSQL ended by itself before it answered, or was not started at all."""
 
     seconds: float
     """since it ended"""
     in_a_row: int
     error: str
-    """its own words; empty where its log has none"""
+    """the reason in words, its own if it has any; empty where its log has none"""
 
 
 @dataclass(frozen=True, slots=True)

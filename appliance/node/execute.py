@@ -49,7 +49,7 @@ from appliance.node.messages import AskCredentials, CredentialsAnswer, MessageEr
 from appliance.node.notes import NotesFile, give_back
 from appliance.node.observe import Signalled
 from appliance.postgres.credentials import Credentials
-from appliance.postgres.errors import PostgresError
+from appliance.postgres.errors import PostgresError, SettingsError
 from appliance.postgres.incarnation import forget_incarnation
 from raft import Applied, Outcome, Refused, Replica, ReplicaError
 
@@ -96,10 +96,18 @@ class Executor:
                 done = self._perform(action, state, seen, policy)
             except (PostgresError, GuardError, OSError, ValueError) as error:
                 self._log_failure(f"{name}: {error}", decision.rule)
+                self._note_refused_start(action, error)
                 return
             if done and not isinstance(action, Propose):
                 self._failure = ""
                 self._events.emit("action.done", action=name, rule=decision.rule, because=decision.because)
+
+    def _note_refused_start(self, action: Action, error: Exception) -> None:
+        """What the guard says passes by itself; a setting or a full disk is shown, and tried with pauses."""
+        if isinstance(action, StartPrimary | StartStandby) and isinstance(
+            error, SettingsError | OSError | PostgresError
+        ):
+            self._signalled.start_refused = str(error)
 
     def _log_failure(self, failure: str, rule: str) -> None:
         if failure != self._failure:

@@ -56,6 +56,8 @@ class LocalPostgres:
         self.monitor = monitor
         self.data_dir = config.postgresql.data_dir
         self.log_file = config.state_dir / "postgres.log"
+        self.log_begin = 0
+        """its size before the last start of this process's life; 0: not known"""
         self._valid_parameters: Mapping[str, str] | None = None
         self.job: Job | None = None
         self.credentials = Credentials.load(self._credentials_file)
@@ -129,6 +131,7 @@ class LocalPostgres:
         self._config.postgresql.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._guard.clean(self.data_dir)
         remove_stale_lock(self.data_dir)
+        self.log_begin = self.log_file.stat().st_size if self.log_file.exists() else 0
         self._guard.start_postgres(
             server_argv(self.binaries, self.data_dir, settings, floor),
             env=server_environment(),

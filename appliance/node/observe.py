@@ -8,6 +8,7 @@ from appliance.cluster.state import ClusterState, Member, Position
 from appliance.ha.seen import (
     DirectoryKind,
     DirectorySeen,
+    FailedStart,
     InstanceSeen,
     JobSeen,
     LeaseSeen,
@@ -47,6 +48,8 @@ class Signalled:
 
     stop_s: float | None = None
     promote_s: float | None = None
+    start_refused: str = ""
+    """why the last start did not come to a postmaster; the next look takes it over"""
     checkpointing: bool = False
     checkpoint_operation: str = ""
     """the operation that the present or last checkpoint was made for"""
@@ -98,7 +101,7 @@ class Observer:
             postmaster=PostmasterSeen(postmaster.pid, now_s - postmaster.started_at_s) if postmaster else None,
             instance=instance,
             job=self._job(now_s),
-            failed_start=self._starts.look(guard, answered=instance is not None, now_s=now_s),
+            failed_start=self._failed_start(guard, answered=instance is not None, now_s=now_s),
             answer_age_s=now_s - self._answered_s,
             stopping_s=_age(self._signalled.stop_s, now_s),
             promoting_s=_age(self._signalled.promote_s, now_s),
@@ -124,6 +127,11 @@ class Observer:
         """A guard that does not answer is no proof that nothing runs: then the data directory is asked."""
         pid = postmaster_pid(self._local.data_dir)
         return Postmaster(pid, boottime_s(), self._local.data_dir) if pid is not None else None
+
+    def _failed_start(self, guard: GuardStatus | None, *, answered: bool, now_s: float) -> FailedStart | None:
+        refused, self._signalled.start_refused = self._signalled.start_refused, ""
+        begin = self._local.log_begin
+        return self._starts.look(guard, answered=answered, now_s=now_s, refused=refused, log_begin=begin)
 
     def _settle_checkpoint(self) -> None:
         signalled, monitor = self._signalled, self._local.monitor

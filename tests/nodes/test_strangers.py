@@ -120,6 +120,20 @@ def test_a_taken_postgresql_port_is_shown_and_waited_for():
         cluster.wait_whole()
 
 
+def test_a_line_that_postgresql_refuses_is_shown_told_once_and_waited_for(cluster):
+    node = cluster.standbys()[0]
+    node.lose_host()
+    file = node.data_dir / "postgresql.conf"
+    own = file.read_text()
+    file.write_text(f"{own}nonsense = 1\n")
+    node.start()
+    cluster.wait_until(lambda: _mentions(cluster.primary(), '"nonsense"'), 20, "everybody is told the reason")
+    cluster.wait_until(lambda: "3 times in a row" in node.view()["doing"], 20, "it goes on trying")
+    assert len(node.logged("action.failed")) == 1
+    file.write_text(own)
+    cluster.wait_whole()
+
+
 def _mentions(node, text):
     view = node.view()
     return text in view["doing"] or any(text in problem["message"] + problem["hint"] for problem in view["problems"])

@@ -43,6 +43,13 @@ def test_failures_in_a_row_are_counted_until_postgresql_answers(watch):
     assert watch.look(ended(8), answered=False, now_s=15) is None
 
 
+def test_a_start_that_did_not_come_to_a_postmaster_is_counted_too(watch):
+    assert watch.look(IDLE, answered=False, now_s=10, refused="work_mem: no") == FailedStart(0, 1, "work_mem: no")
+    assert watch.look(IDLE, answered=False, now_s=12) == FailedStart(2, 1, "work_mem: no")
+    assert watch.look(IDLE, answered=False, now_s=13, refused="work_mem: no") == FailedStart(0, 2, "work_mem: no")
+    assert watch.look(ended(7), answered=False, now_s=14) == FailedStart(0, 3, "no room")
+
+
 @pytest.mark.parametrize("status", [ended(7, code=0), ended(7, code=None, signal=9), None])
 def test_a_killed_or_stopped_postmaster_is_no_failed_start(watch, status):
     assert watch.look(status, answered=False, now_s=10) is None

@@ -8,7 +8,7 @@ import pytest
 from appliance.postgres.auto_conf import clean_auto_conf, foreign_auto_conf
 from appliance.postgres.errors import SettingsError
 from appliance.postgres.settings import CONTROLLED, effective, settings_differ, write_settings
-from appliance.postgres.validate import check_values
+from appliance.postgres.validate import check_values, refused_values
 
 
 def test_every_rendered_parameter_is_what_postgresql_shows(primary):
@@ -109,3 +109,19 @@ def test_a_value_that_postgresql_would_not_take_is_known_before_it_is_given(prim
         check_values(primary.binaries, primary.data_dir, wrong)
     check_values(primary.binaries, primary.data_dir, replace(primary.settings, parameters={"work_mem": "5MB"}))
     assert primary.seen()
+
+
+def test_values_are_judged_without_a_data_directory_and_all_at_once(binaries):
+    given = {
+        "work_mem": "a lot",
+        "shared_bufers": "1GB",
+        "wal_level": "some",
+        "log_min_messages": "panic",
+        "my.own": "x",
+    }
+    found = refused_values(binaries, given)
+    assert list(found) == ["work_mem", "shared_bufers", "wal_level"]
+    assert found["work_mem"] == 'invalid value for parameter "work_mem": "a lot"'
+    assert found["shared_bufers"].endswith("; did you mean shared_buffers?")
+    assert "Available values: minimal, replica, logical" in found["wal_level"]
+    assert refused_values(binaries, {"work_mem": "5MB"}) == {}
