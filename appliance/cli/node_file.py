@@ -1,8 +1,10 @@
 """A node's file as the command line reads it: problems become lines and an exit code."""
 
+import sys
 from pathlib import Path
 
 from appliance.cli.exits import Code, CommandError
+from appliance.cli.output import say
 from appliance.node.config import NodeConfig
 from appliance.node.config_problems import ConfigProblem
 
@@ -15,3 +17,19 @@ def load(path: Path) -> NodeConfig:
         first, *others = problem.problems
         shown = first if first.startswith(str(path)) else f"{path}: {first}"
         raise CommandError(Code.USAGE, shown, [f"{path}: {line}" for line in others]) from None
+
+
+def ask_postgresql(path: Path, config: NodeConfig) -> None:
+    """Raises CommandError for values that it would not take; where there is none, that is only said."""
+    from appliance.node.config_parameters import refused_at_bootstrap, refused_locally
+    from appliance.postgres.binaries import find
+    from appliance.postgres.errors import PostgresError
+
+    try:
+        binaries = find(config.postgresql.bin_dir)
+        refused = (*refused_locally(binaries, config), *refused_at_bootstrap(binaries, config))
+    except PostgresError as error:
+        say(sys.stderr, f"appliance: {path}: PostgreSQL was not asked about its parameters: {error}")
+        return
+    if refused:
+        raise CommandError(Code.USAGE, f"{path}: {refused[0]}", [f"{path}: {line}" for line in refused[1:]])

@@ -263,17 +263,38 @@ def _tls_is_refused(config: NodeConfig) -> Iterator[str]:
 
 def _bootstrap_reads(config: NodeConfig) -> Iterator[str]:
     try:
-        read_policy(config.bootstrap.config, election_max_s=config.raft.election_timeout[1])
+        policy = read_policy(config.bootstrap.config, election_max_s=config.raft.election_timeout[1])
     except ConfigError as error:
         yield f"bootstrap.config.{error}"
+        return
+    if policy.parameters:
+        yield from (f"bootstrap.config.{problem}" for problem in _objections(policy.parameters))
+    for key, lines in (("pg_hba", policy.pg_hba), ("pg_ident", policy.pg_ident)):
+        broken = next((line for line in lines if len(line.splitlines()) > 1), None)
+        if broken is not None:
+            yield f"bootstrap.config.postgresql.{key}: {broken!r} has a line break in it; write two lines"
 
 
 def _parameters_are_local(config: NodeConfig) -> Iterator[str]:
     if config.postgresql.parameters:
         from appliance.postgres.settings import CONTROLLED
 
-        for name in sorted(CONTROLLED & {name.lower() for name in config.postgresql.parameters}):
+        given = {name.lower(): (name, value) for name, value in config.postgresql.parameters.items()}
+        for name in sorted(CONTROLLED & set(given)):
             yield f"postgresql.parameters.{name}: set by the appliance, the same on every node; remove it here"
+        yield from _objections(dict(given[name] for name in sorted(set(given) - CONTROLLED)))
+
+
+def _objections(parameters: Mapping[str, str]) -> Iterator[str]:
+    """What no PostgreSQL is asked about: names that are none, and what the appliance's promises rest on."""
+    from appliance.postgres.errors import SettingsError
+    from appliance.postgres.settings import check_parameter
+
+    for name, value in parameters.items():
+        try:
+            check_parameter(name, value)
+        except SettingsError as error:
+            yield str(error)
 
 
 def _paths_fit(config: NodeConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from appliance.api.published import OperatorAnswer, OperatorRequest, Published
 from appliance.cluster.state import ClusterState
 from appliance.node.clock import boottime_s
 from appliance.node.config import NodeConfig
+from appliance.node.config_parameters import refused_at_bootstrap
 from appliance.node.coordinator import Coordinator
 from appliance.node.messages import (
     AskCredentials,
@@ -20,7 +21,9 @@ from appliance.node.messages import (
     encode,
 )
 from appliance.node.operator import Desk
+from appliance.postgres.binaries import Binaries
 from appliance.postgres.credentials import Credentials
+from appliance.postgres.errors import PostgresError
 from raft import PeerUnreachable, Replica, ReplicaError
 
 LEADER_LOOK_S = 0.05
@@ -52,9 +55,10 @@ class PeerDoor:
 class NodeGateway:
     """What the API sees of its node (appliance.api.published.Gateway)."""
 
-    def __init__(self, config: NodeConfig, replica: Replica[ClusterState]) -> None:
+    def __init__(self, config: NodeConfig, replica: Replica[ClusterState], binaries: Binaries) -> None:
         self._config = config
         self._replica = replica
+        self._binaries = binaries
         self._published: Published | None = None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="operator")
 
@@ -78,26 +82,37 @@ class NodeGateway:
 
     def _forward(self, request: OperatorRequest, until_s: float) -> OperatorAnswer:
         """Ask the raft leader; when it changes under us the same operation id makes asking again safe."""
-        problem = "no raft leader is known"
+        problem, message = "no raft leader is known", self._message(request)
         while True:
             leader, left_s = self._replica.view().leader, until_s - time.monotonic()
             if left_s <= 0:
                 return OperatorAnswer("no_quorum", request.id, "quorum.none", problem)
             if leader is not None:
                 try:
-                    return self._ask(leader, request, min(left_s, REQUEST_LIMIT_S))
+                    return self._ask(leader, message, min(left_s, REQUEST_LIMIT_S))
                 except PeerUnreachable as error:
                     problem = f"raft leader {leader} is not reachable: {error}"
                 except (ReplicaError, MessageError) as error:
                     return OperatorAnswer("unknown", request.id, "outcome.unknown", f"{leader}: {error}")
             time.sleep(LEADER_LOOK_S)
 
-    def _ask(self, leader: str, request: OperatorRequest, limit_s: float) -> OperatorAnswer:
+    def _message(self, request: OperatorRequest) -> Operate:
+        if request.kind != "bootstrap":
+            return Operate(request)
         config = self._config
-        message = Operate(request)
-        if request.kind == "bootstrap":
-            request = replace(request, target=request.target or config.name)
-            message = Operate(request, config.bootstrap.config, config.cluster)
+        request = replace(request, target=request.target or config.name)
+        return Operate(request, config.bootstrap.config, config.cluster, self._objection())
+
+    def _objection(self) -> str:
+        """Why this node's PostgreSQL could not live with its first configuration: that cannot be changed later."""
+        if self._replica.view().state.initialised:
+            return ""
+        try:
+            return "; ".join(refused_at_bootstrap(self._binaries, self._config))
+        except PostgresError as error:
+            return f"the values of bootstrap.config.postgresql.parameters could not be checked: {error}"
+
+    def _ask(self, leader: str, message: Operate, limit_s: float) -> OperatorAnswer:
         answer = decode(self._replica.request(leader, encode(message), limit_s).result())
         if not isinstance(answer, OperatorAnswer):
             raise MessageError(f"{type(answer).__name__} is no answer to an operator")

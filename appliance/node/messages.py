@@ -39,6 +39,8 @@ class Operate:
     document: Mapping[str, object] = field(default_factory=dict)
     """first configuration, for a bootstrap"""
     cluster: str = ""
+    objection: str = ""
+    """why the node that is asked could not live with `document`; empty when it can"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Desk:
         known = next((o for o in state.operations if o.id == request.id), None)
         if known is not None:
             return OperatorAnswer("accepted", known.id, message=f"{known.kind} {known.id} is {known.phase}")
-        checks = self._checks(state, request)
+        checks = self._checks(state, message)
         failed = refusal(checks)
         if failed is not None:
             what = f"{failed.candidate}: {failed.detail}" if failed.candidate else failed.detail
@@ -46,11 +46,12 @@ class Desk:
             return OperatorAnswer("accepted", "", message="all checks pass; nothing was changed", checks=checks)
         return self._propose(_command(state, message), request, checks)
 
-    def _checks(self, state: ClusterState, request: OperatorRequest) -> tuple[Check, ...]:
+    def _checks(self, state: ClusterState, message: Operate) -> tuple[Check, ...]:
+        request = message.request
         reports, policy = self._reports(), read_policy(state.config.document)
         match request.kind:
             case "bootstrap":
-                return bootstrap_checks(state, reports, request.target)
+                return bootstrap_checks(state, reports, request.target, message.objection)
             case "switchover":
                 return switchover_checks(state, reports, policy, request.target, request.expected_primary)
             case "failover":
@@ -71,15 +72,16 @@ class Desk:
                 return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
 
 
-def bootstrap_checks(state: ClusterState, reports: Mapping[str, ReportSeen], node: str) -> tuple[Check, ...]:
-    """A cluster is initialised once, on a node whose data directory is missing or empty."""
-    checks = [Check("bootstrap.done", "", not state.initialised, _initialised(state))]
-    running = state.bootstrap is not None
-    checks.append(
-        Check(
-            "bootstrap.running", "", not running, f"{state.bootstrap.node if state.bootstrap else 'nobody'} initialises"
-        )
-    )
+def bootstrap_checks(
+    state: ClusterState, reports: Mapping[str, ReportSeen], node: str, objection: str = ""
+) -> tuple[Check, ...]:
+    """A cluster is initialised once, on a node with an empty directory and a PostgreSQL that takes the settings."""
+    done = Check("bootstrap.done", "", not state.initialised, _initialised(state))
+    if not done.ok:
+        # The other checks would tell its owner to move the cluster's data away.
+        return (done,)
+    running = f"{state.bootstrap.node} initialises" if state.bootstrap else "nobody initialises"
+    checks = [done, Check("bootstrap.running", "", state.bootstrap is None, running)]
     seen = reports.get(node)
     alive = seen is not None and seen.age_s <= FRESH_S and node in state.members
     checks.append(Check("member.unknown", node, alive, "is up" if alive else "has not reported: is its node running?"))
@@ -88,7 +90,9 @@ def bootstrap_checks(state: ClusterState, reports: Mapping[str, ReportSeen], nod
         free = kind in {DirectoryKind.MISSING, DirectoryKind.EMPTY}
         hint = "" if free else ": move it away, set postgresql.data_dir, or bootstrap on another node"
         checks.append(Check("bootstrap.directory_not_empty", node, free, f"its data directory is {_shown(kind)}{hint}"))
-    return tuple(checks)
+    remedy = f"{objection}; correct its node.yml and restart its node process"
+    words = remedy if objection else "its PostgreSQL takes all values"
+    return (*checks, Check("bootstrap.parameters", node, not objection, words))
 
 
 def _shown(kind: DirectoryKind) -> str:

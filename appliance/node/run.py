@@ -14,6 +14,7 @@ from appliance import __version__
 from appliance.api.server import ApiError, ApiServer
 from appliance.cluster.state import ClusterState, Member
 from appliance.node.config import NodeConfig
+from appliance.node.config_parameters import refused_locally
 from appliance.node.coordinator import Coordinator
 from appliance.node.events import Events, configure
 from appliance.node.execute import Executor
@@ -108,6 +109,9 @@ class _Node:
         self._stop_signal = 0
         self._failure = ""
         self._binaries = find(config.postgresql.bin_dir)
+        refused = refused_locally(self._binaries, config)
+        if refused:
+            raise StartError("\n".join(refused))
         self._notes = open_notes(config)
         self._guard = GuardClient(config.state_dir / "guard")
         self._replica: Replica[ClusterState] = Replica(
@@ -131,7 +135,7 @@ class _Node:
         monitor = Monitor(config.postgresql.socket_dir, config.postgresql.port)
         local = LocalPostgres(config, self._binaries, self._guard, monitor)
         self._door = PeerDoor(self._coordinator, desk, lambda: local.credentials)
-        self._gateway = NodeGateway(config, self._replica)
+        self._gateway = NodeGateway(config, self._replica, self._binaries)
         self._api = ApiServer(self._gateway, config.http.listen, config.http.socket, api_token(config.http.token_file))
         signalled = Signalled()
         self._reporter = Reporter(self._replica, wake)

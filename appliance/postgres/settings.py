@@ -6,10 +6,11 @@ The user's own lines in postgresql.conf stay untouched; the include at its end w
 import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, Self
 
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.control import ControlData
@@ -115,14 +116,17 @@ class Settings:
     restore_command: str = ""
     synchronous_standby_names: str = ""
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        lists = {name: tuple(document[name]) for name in ("hba", "ident")}
+        return cls(**{**document, **lists, "unix_socket_dir": Path(document["unix_socket_dir"])})
+
 
 def check_settings(settings: Settings) -> None:
     """Raises SettingsError for what PostgreSQL, or a promise, cannot do with; values are PostgreSQL's to judge."""
     for name, value in settings.parameters.items():
-        _check_parameter(name.lower(), value)
-    for line in (*settings.hba, *settings.ident):
-        if "\n" in line or "\r" in line:
-            raise SettingsError(f"a line of pg_hba or pg_ident contains a line break: {line!r}; write two lines")
+        check_parameter(name, value)
+    check_lines((*settings.hba, *settings.ident))
     socket = settings.unix_socket_dir / f".s.PGSQL.{settings.port}"
     if len(os.fsencode(socket)) > _SOCKET_PATH_LIMIT_BYTES:
         raise SettingsError(
@@ -130,7 +134,16 @@ def check_settings(settings: Settings) -> None:
         )
 
 
-def _check_parameter(name: str, value: str) -> None:
+def check_lines(lines: Iterable[str]) -> None:
+    """Of client authentication. Raises SettingsError."""
+    for line in lines:
+        if "\n" in line or "\r" in line:
+            raise SettingsError(f"a line of pg_hba or pg_ident contains a line break: {line!r}; write two lines")
+
+
+def check_parameter(name: str, value: str) -> None:
+    """Raises SettingsError for a name that is none, and for what a promise cannot do with."""
+    name = name.lower()
     if not _NAME.fullmatch(name):
         raise SettingsError(f"postgresql.parameters: {name!r} is no parameter name")
     if name in _OWN | _FOREIGN:

@@ -1,6 +1,7 @@
 """The first minutes of a cluster: waiting, bootstrap once and only once, and what stands in its way."""
 
-from tests.harness.cluster import START_LIMIT_S, Cluster
+from tests.harness.cluster import START_LIMIT_S, TTL_S, Cluster
+from tests.harness.node import APPLICATION
 
 
 def test_nodes_wait_for_a_bootstrap_and_form_a_cluster_after_one_command():
@@ -31,6 +32,7 @@ def test_a_second_bootstrap_is_refused(cluster):
     again = cluster["n3"].command("bootstrap", "--yes")
     assert again.returncode == 4
     assert "bootstrap.done" in again.stderr + again.stdout
+    assert "move it away" not in again.stderr + again.stdout, "nobody is told to take a running cluster's data away"
     assert cluster["n1"].post("bootstrap").body["code"] == "bootstrap.done"
     assert cluster["n1"].view()["epoch"] == before["epoch"]
 
@@ -48,6 +50,43 @@ def test_bootstrap_leaves_a_directory_with_other_files_alone():
         assert "bootstrap.directory_not_empty" in refused.stderr + refused.stdout
         assert [file.name for file in node.data_dir.iterdir()] == ["letter.txt"]
         assert not node.view()["system_identifier"]
+
+
+def test_values_that_postgresql_refuses_are_refused_before_anything_is_made():
+    """The first configuration cannot be changed later: a cluster that cannot start would have to be thrown away."""
+    wrong = {"shared_buffers": "abc", "max_conections": 5, "work_mem": "1MB"}
+    with Cluster(1, config=_bootstrap_with(wrong)) as cluster:
+        node = cluster["n1"]
+        cluster.start()
+        cluster.wait_until(lambda: node.view()["quorum"], 15, "the node is up")
+        for words in (["bootstrap", "--yes"], ["bootstrap", "--dry-run"]):
+            refused = node.command(*words)
+            assert refused.returncode == 4, refused
+            assert "(bootstrap.parameters)" in refused.stderr
+            assert "parameters.shared_buffers: 'abc' is refused by PostgreSQL" in refused.stderr
+            assert "did you mean max_connections?" in refused.stderr
+            assert "work_mem" not in refused.stderr
+        assert not node.data_dir.exists()
+
+
+def test_a_local_value_that_postgresql_refuses_ends_the_start_with_its_key():
+    with Cluster(1) as cluster:
+        node = cluster["n1"]
+        node.config["postgresql"]["parameters"] = {"work_mem": "a lot"}
+        node.start()
+        assert node.wait(15) == 1
+        said = node.log_file.read_text()
+        assert said.startswith("appliance: postgresql.parameters.work_mem: 'a lot' is refused by PostgreSQL")
+        assert said.count("\n") == 1
+
+
+def _bootstrap_with(parameters):
+    return {
+        "bootstrap": {
+            "config": {"ttl": f"{TTL_S:g}s", "postgresql": {"parameters": parameters}},
+            "application": {"user": APPLICATION, "database": APPLICATION},
+        }
+    }
 
 
 def test_one_node_alone_is_a_cluster():

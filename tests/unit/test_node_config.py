@@ -147,6 +147,27 @@ def test_a_parameter_that_the_appliance_controls_is_refused():
     )
 
 
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"parameters": {"Port": 5}}, "parameters.port: is set by the appliance; remove it"),
+        ({"parameters": {"fsync": False}}, "parameters.fsync: must be on, not 'off'; remove it"),
+        ({"parameters": {"wal_level": "minimal"}}, "parameters.wal_level: standbys need replica or logical"),
+        ({"parameters": {"a b": 1}}, "parameters: 'a b' is no parameter name"),
+        ({"pg_hba": ["local all\nall trust"]}, "pg_hba: 'local all\\nall trust' has a line break in it"),
+        ({"pg_ident": ["a\rb"]}, "pg_ident: 'a\\rb' has a line break in it"),
+    ],
+)
+def test_what_no_cluster_could_start_with_is_refused_in_the_first_document_too(section, problem):
+    (found,) = problems(bootstrap={"config": {"postgresql": section}})
+
+    assert found.startswith(f"bootstrap.config.postgresql.{problem}")
+
+
+def test_a_local_parameter_needs_a_name():
+    assert problems(postgresql={"parameters": {"a b": 1}}) == ("postgresql.parameters: 'a b' is no parameter name",)
+
+
 def test_all_problems_are_collected():
     assert len(problems(role="king", tags={"a": []}, http={"listen": "8008"}, extra=1)) == 4
     assert len(problems(tls={}, bootstrap={"config": {"ttl": "1s"}}, postgresql={"listen": "h:8008"})) == 3

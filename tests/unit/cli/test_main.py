@@ -139,6 +139,34 @@ def test_the_sample_and_the_check_of_a_file(appliance, tmp_path):
     ]
 
 
+def test_the_check_of_a_file_asks_postgresql_about_every_value(appliance, tmp_path):
+    file = tmp_path / "node.yml"
+    file.write_text("""
+        {name: pg1, cluster: shop, members: {pg1: 'h:1'}, postgresql: {parameters: {work_mem: a lot}},
+         bootstrap: {config: {postgresql: {parameters: {max_connections: 99999999, shared_bufers: 1GB}}}}}
+    """)
+    found = appliance("node", "--check", "--config", file)
+    lines = [line.removeprefix("appliance: ").removeprefix(f"{file}: ") for line in found.err.splitlines()]
+
+    assert (found.code, found.out) == (2, "")
+    assert [line.partition(": ")[0] for line in lines] == [
+        "postgresql.parameters.work_mem",
+        "bootstrap.config.postgresql.parameters.max_connections",
+        "bootstrap.config.postgresql.parameters.shared_bufers",
+    ]
+    assert "'a lot' is refused by PostgreSQL" in lines[0]
+    assert "did you mean shared_buffers?" in lines[2]
+
+
+def test_a_file_is_checked_without_postgresql_and_says_so(appliance, tmp_path):
+    file = tmp_path / "node.yml"
+    file.write_text("{name: pg1, cluster: shop, members: {pg1: 'h:1'}, postgresql: {bin_dir: /nowhere}}")
+    found = appliance("node", "--check", "--config", file)
+
+    assert found.code == 0
+    assert "PostgreSQL was not asked about its parameters" in found.err
+
+
 def test_advice_goes_to_stderr(appliance, tmp_path):
     file = tmp_path / "node.yml"
     file.write_text("{name: pg1, cluster: shop, members: {pg1: 'h:1', pg2: 'i:1'}}")
