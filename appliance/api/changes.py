@@ -80,7 +80,11 @@ async def bootstrap(wish: Wished, body: BootstrapBody = BootstrapBody()) -> JSON
     said = await _accepted(wish.desk, request)
     if wish.dry_run:
         return answer(DryRun(said.message, said.checks))
-    done = await wish.desk.initialised(wish.wait_s)
+    done = await wish.desk.initialised(wish.id, wish.wait_s)
+    failed = wish.desk.gateway.published().state.failed_bootstrap
+    if failed is not None and failed.operation == wish.id:
+        detail = f"the bootstrap on {failed.node} was given up: {failed.reason}"
+        raise ProblemError(problem(409, "bootstrap.failed", detail, hint="nothing was kept: mend it, then ask again"))
     headers = {"location": "/api/v1/cluster"}
     return answer(Bootstrapping(wish.id, done, said.message), 200 if done else 202, headers)
 

@@ -79,16 +79,18 @@ class Desk:
         """Wait until this node has applied the start of an operation that the raft leader has accepted."""
         return await self._until(lambda: find(self.gateway.published(), operation), limit_s)
 
-    async def initialised(self, limit_s: float) -> bool:
-        """Wait until the cluster has data and a primary that is open."""
-        return await self._until(self._open, limit_s) or False
+    async def initialised(self, bootstrap: str, limit_s: float) -> bool:
+        """Wait until the cluster has data and a primary that is open, or this bootstrap was given up."""
+        return await self._until(lambda: self._bootstrapped(bootstrap), limit_s) or False
 
     def _ended(self, operation: str) -> Operation | None:
         found = find(self.gateway.published(), operation)
         return found if found is not None and found.phase.ended else None
 
-    def _open(self) -> bool | None:
+    def _bootstrapped(self, operation: str) -> bool | None:
         state = self.gateway.published().state
+        if state.failed_bootstrap is not None and state.failed_bootstrap.operation == operation:
+            return False
         return (state.initialised and state.appointment is not None and state.appointment.opened) or None
 
     async def _until(self, look: Callable[[], T | None], limit_s: float) -> T | None:

@@ -61,6 +61,10 @@ def _primary(present: Present) -> Iterator[Finding]:
         message = "the cluster has no data yet" if running is None else f"{running.node} is initialising the cluster"
         hint = "run `appliance bootstrap`" if running is None else "wait until it is done"
         yield Finding("cluster.not_initialised", "critical", "", message, hint)
+        if state.failed_bootstrap is not None:
+            failed, hint = state.failed_bootstrap, "nothing was kept: mend it, then run `appliance bootstrap` again"
+            message = f"the last bootstrap, on {failed.node}, was given up: {failed.reason}"
+            yield Finding("bootstrap.failed", "critical", failed.node, message, hint)
     elif name is None or held is None:
         why = f"election {state.election.number} is open: {state.election.reason}" if state.election else "no election"
         message = f"no primary: the lease is {state.lease}; {why}"

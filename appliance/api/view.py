@@ -11,7 +11,7 @@ from appliance.api.present import Present, split_address
 from appliance.api.published import Published
 from appliance.api.verdict import Finding, Verdict, findings, verdict
 from appliance.cluster.lsn import format_lsn
-from appliance.cluster.state import HistoryEntry, Member, NodeRole, Operation, Scalar
+from appliance.cluster.state import FailedBootstrap, HistoryEntry, Member, NodeRole, Operation, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,8 @@ class ClusterView:
     operation: Operation | None
     """the one under way"""
     last_change: HistoryEntry | None
+    failed_bootstrap: FailedBootstrap | None
+    """the last one, until another one begins"""
     applied: Applied
     snapshot_age_s: float
     """since the control loop of this node last looked"""
@@ -133,6 +135,7 @@ def cluster_view(published: Published, now_s: float) -> ClusterView:
         config_version=state.config.version,
         operation=state.running_operation(),
         last_change=state.history[-1] if state.history else None,
+        failed_bootstrap=state.failed_bootstrap,
         applied=Applied(published.raft.index, rounded(present.contact_s)),
         snapshot_age_s=round(present.age_s, 3),
         quorum=present.in_contact(),

@@ -155,7 +155,7 @@ def bootstrap(timeout_s: float, wait: bool, output: Format, dry_run: bool = Fals
     if not wait:
         emit(answer.body, Table(["ID"], [[operation]]), output, text=[operation])
         return Code.UNKNOWN
-    view = wait_for_primary(client, timeout_s)
+    view = wait_for_primary(client, timeout_s, operation)
     if view is None:
         message = f"the cluster has no open primary after {timeout_s:g} s; see `appliance status`"
         raise CommandError(Code.UNKNOWN, message, [f"operation {operation}"])
@@ -165,8 +165,20 @@ def bootstrap(timeout_s: float, wait: bool, output: Format, dry_run: bool = Fals
     return Code.DONE
 
 
-def wait_for_primary(client: Client, timeout_s: float) -> Document | None:
-    """The cluster once it has an open primary; None when the time is up. Says on stderr what it waits for."""
+def expect_bootstrap(view: Document, operation: str) -> None:
+    """Raises CommandError when the bootstrap of this id was given up."""
+    failed = view.get("failed_bootstrap")
+    if failed and failed["operation"] == operation:
+        message = f"bootstrap on {failed['node']} was given up: {failed['reason']} (bootstrap.failed)"
+        again = "nothing was kept; after a change of its node.yml restart the node process, then bootstrap again"
+        raise CommandError(Code.FAILED, message, [again])
+
+
+def wait_for_primary(client: Client, timeout_s: float, operation: str) -> Document | None:
+    """The cluster once it has an open primary; None when the time is up. Says on stderr what it waits for.
+
+    Raises CommandError when this bootstrap was given up.
+    """
     deadline_s = time.monotonic() + timeout_s
     said = ""
     while time.monotonic() < deadline_s:
@@ -176,6 +188,7 @@ def wait_for_primary(client: Client, timeout_s: float) -> Document | None:
             view = {}
         if view and not [p for p in view["problems"] if p["severity"] == "critical"] and view["primary"]:
             return view
+        expect_bootstrap(view, operation)
         doing = "; ".join(f"{m['name']}: {m['doing']}" for m in view.get("members", []) if m["doing"])
         if doing and doing != said:
             say(sys.stderr, f"  {doing}")

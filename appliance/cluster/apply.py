@@ -33,6 +33,7 @@ from appliance.cluster.state import (
     Change,
     ClusterState,
     Config,
+    FailedBootstrap,
     HistoryEntry,
     LeaseStatus,
     Position,
@@ -114,7 +115,8 @@ def _begin_bootstrap(state: ClusterState, command: BeginBootstrap) -> ClusterSta
     return replace(
         state,
         name=command.cluster,
-        bootstrap=Bootstrap(command.node),
+        bootstrap=Bootstrap(command.node, command.operation),
+        failed_bootstrap=None,
         config=Config(version=state.config.version + 1, document=command.document),
     )
 
@@ -122,7 +124,8 @@ def _begin_bootstrap(state: ClusterState, command: BeginBootstrap) -> ClusterSta
 def _abandon_bootstrap(state: ClusterState, command: AbandonBootstrap) -> ClusterState | str:
     if state.bootstrap is None or state.bootstrap.node != command.node:
         return f"bootstrap.not_yours: {command.node} is not initialising the cluster"
-    return replace(state, bootstrap=None)
+    failed = FailedBootstrap(command.node, state.bootstrap.operation, command.reason)
+    return replace(state, bootstrap=None, failed_bootstrap=failed)
 
 
 def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterState | str:

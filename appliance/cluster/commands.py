@@ -24,6 +24,8 @@ class BeginBootstrap:
     cluster: str
     node: str
     document: Mapping[str, object]
+    operation: str = ""
+    """id of the request, by which whoever asked recognises a failure"""
 
 
 @dataclass(frozen=True, slots=True)

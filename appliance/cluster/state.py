@@ -54,6 +54,16 @@ class Bootstrap:
     """The one node that may run initdb, until it reports the system identifier."""
 
     node: str
+    operation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedBootstrap:
+    """The last bootstrap, when it was given up: nothing of it was kept."""
+
+    node: str
+    operation: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +224,7 @@ class ClusterState:
     name: str = ""
     system_identifier: str = ""
     bootstrap: Bootstrap | None = None
+    failed_bootstrap: FailedBootstrap | None = None
     members: Mapping[str, Member] = field(default_factory=dict)
     epoch: int = 0
     """highest number ever used by an appointment or an election"""

@@ -21,7 +21,7 @@ from appliance.ha.facts import appointed, holds_lease, may_resume, me, needs_reb
 from appliance.ha.seen import DirectoryKind, JobSeen, Observation
 from appliance.ha.standby import upstream
 
-_RETRY_S = {"initialise": 5.0, "clone": 5.0, "rewind": 1.0}
+_RETRY_S = {"clone": 5.0, "rewind": 1.0}
 _STOP_AGAIN_S = 2.0
 _START_PAUSE_S = 0.1
 """After a start that failed; doubled with each that follows."""
@@ -66,6 +66,16 @@ def initialise(state: ClusterState, seen: Observation, policy: Policy) -> Decisi
         return Decision("the new data directory is complete", (Propose(command),))
     reason = directory.problem or "the data directory is not empty"
     return Decision(reason, (Propose(AbandonBootstrap(seen.me.name, reason)),))
+
+
+def give_bootstrap_up(state: ClusterState, seen: Observation) -> Decision | None:
+    """A new cluster that cannot be made is given up with the reason; another try would meet the same settings."""
+    job, ours = seen.job, state.bootstrap is not None and state.bootstrap.node == seen.me.name
+    if job is None or job.kind != "initialise" or not job.failed or not ours or state.initialised:
+        return None
+    if seen.directory.kind not in {DirectoryKind.MISSING, DirectoryKind.EMPTY}:
+        return None
+    return Decision(f"initialise failed: {job.error}", (Propose(AbandonBootstrap(seen.me.name, job.error)),))
 
 
 def cannot_be_primary(state: ClusterState, seen: Observation) -> str | None:

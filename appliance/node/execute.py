@@ -142,7 +142,7 @@ class Executor:
             case NoteFenced(epoch):
                 give_back(self._notes, epoch)
             case Initialise():
-                self._local.initialise()
+                self._local.initialise(state, policy)
             case Clone(source):
                 return self._with_credentials(source, lambda: self._local.clone(state, source))
             case Rewind(source, timeline):

@@ -151,8 +151,8 @@ class LocalPostgres:
         place_placeholders(self.data_dir / "pg_wal", own, assigned)
         self.monitor.promote()
 
-    def initialise(self) -> None:
-        """initdb with roles, as a job; the passwords are made here and stored first."""
+    def initialise(self, state: ClusterState, policy: Policy) -> None:
+        """initdb with roles and a first start, as a job; the passwords are made here and stored first."""
         section = self._config.bootstrap.application
         if self.credentials is None:
             self.keep_credentials(Credentials.generate(application=section is not None))
@@ -167,6 +167,7 @@ class LocalPostgres:
                 application_database=section.database if section is not None else "",
                 wal_dir=self._config.postgresql.wal_dir,
                 options=InitdbOptions(initdb.locale, initdb.encoding, initdb.wal_segsize),
+                settings=self.settings(state, policy, ""),
                 incarnation=new_incarnation(),
             )
         )

@@ -111,7 +111,7 @@ def _initialised(state: ClusterState) -> str:
 def _command(state: ClusterState, message: Operate) -> Command:
     request = message.request
     if request.kind == "bootstrap":
-        return BeginBootstrap(message.cluster, request.target, message.document)
+        return BeginBootstrap(message.cluster, request.target, message.document, request.id)
     assert state.appointment is not None
     return StartOperation(
         id=request.id or secrets.token_hex(6),

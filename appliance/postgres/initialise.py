@@ -1,5 +1,6 @@
 """A new cluster: initdb, then the roles in single-user mode, so that it is never reachable before it is complete."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from appliance.postgres.progress import Progress
 from appliance.postgres.scram import verifier
 from appliance.postgres.settings import SUPERUSER
 from appliance.postgres.specs import Initialise
+from appliance.postgres.trial import try_start
 
 _INITDB_LIMIT_S = 300.0
+_TOLD = re.compile(r"\b(error|hint|detail|FATAL|PANIC|HINT|DETAIL):")
 _SQL_LIMIT_S = 120.0
 _SYNC_LIMIT_S = 300.0
 
@@ -42,15 +45,27 @@ def initialise(spec: Initialise, progress: Progress) -> str:
     wal_dir = own_name(spec.wal_dir / data_dir.name) if spec.wal_dir else None
     growing = begin_copy(data_dir, [wal_dir] if wal_dir else [])
     progress.phase("initdb")
-    run(_initdb(spec, growing, wal_dir), limit_s=_INITDB_LIMIT_S)
+    _run_initdb(_initdb(spec, growing, wal_dir))
     progress.phase("creating roles")
     _execute(spec, growing)
+    if spec.settings is not None:
+        progress.phase("trying the settings")
+        try_start(spec.binaries, growing, spec.settings)
     progress.phase("syncing")
     run([spec.binaries.tool("initdb"), "--sync-only", "-D", str(growing)], limit_s=_SYNC_LIMIT_S)
     identifier = read_control(spec.binaries, growing).system_identifier
     write_incarnation(growing, spec.incarnation)
     install_copy(data_dir)
     return identifier
+
+
+def _run_initdb(argv: list[str]) -> None:
+    """What it says beside its errors is the same for everybody."""
+    try:
+        run(argv, limit_s=_INITDB_LIMIT_S)
+    except PostgresError as error:
+        told = [line for line in error.lines if _TOLD.search(line)]
+        raise PostgresError(error.command, error.exit_code, told or error.lines) from error
 
 
 def _initdb(spec: Initialise, growing: Path, wal_dir: Path | None) -> list[str]:

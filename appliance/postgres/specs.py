@@ -11,6 +11,7 @@ from typing import Any
 
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.credentials import Credentials
+from appliance.postgres.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Initialise:
     wal_dir: Path | None = None
     """the WAL lives in a directory of its own in there, which pg_wal links to"""
     options: InitdbOptions = InitdbOptions()
+    settings: Settings | None = None
+    """what it is to run with: it is started once with them, where nobody can reach it; None: it is not"""
     incarnation: str = ""
     """given to the directory before it is in place (R13)"""
 
@@ -87,6 +90,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "credentials": Credentials.from_json,
     "data_dir": Path,
     "options": lambda value: InitdbOptions(**value),
+    "settings": lambda value: Settings.from_json(value) if value else None,
     "wal_dir": lambda value: Path(value) if value else None,
 }
 

@@ -1,5 +1,7 @@
 """The first minutes of a cluster: waiting, bootstrap once and only once, and what stands in its way."""
 
+import signal
+
 from tests.harness.cluster import START_LIMIT_S, TTL_S, Cluster
 from tests.harness.node import APPLICATION
 
@@ -67,6 +69,28 @@ def test_values_that_postgresql_refuses_are_refused_before_anything_is_made():
             assert "did you mean max_connections?" in refused.stderr
             assert "work_mem" not in refused.stderr
         assert not node.data_dir.exists()
+        assert node.view()["failed_bootstrap"] is None
+
+
+def test_a_bootstrap_whose_postgresql_does_not_start_is_given_up_and_can_be_repeated():
+    with Cluster(1, config=_bootstrap_with({"superuser_reserved_connections": 200})) as cluster:
+        node = cluster["n1"]
+        cluster.start()
+        cluster.wait_until(lambda: node.view()["quorum"], 15, "the node is up")
+        failed = node.command("bootstrap", "--yes")
+        assert failed.returncode == 1, failed
+        reason = "superuser_reserved_connections (200) must be less than max_connections (100)"
+        assert reason in failed.stderr
+        shown = node.command("status").stdout
+        assert "bootstrap.failed" in shown
+        assert reason in shown
+        assert not node.data_dir.exists()
+        node.config.update(_bootstrap_with({"superuser_reserved_connections": 5}))
+        node.end(signal.SIGTERM)
+        node.start()
+        cluster.wait_until(lambda: node.view()["quorum"], 15, "the node is up")
+        assert node.command("bootstrap", "--yes").returncode == 0
+        assert cluster.wait_whole(START_LIMIT_S).view()["failed_bootstrap"] is None
 
 
 def test_a_local_value_that_postgresql_refuses_ends_the_start_with_its_key():

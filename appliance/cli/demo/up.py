@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.cli.change import expect_bootstrap
 from appliance.cli.client import Client, Document
 from appliance.cli.demo.layout import DemoNode, Layout, chosen, default_directory, is_demo, plan, supervisor_log
 from appliance.cli.demo.place import become_run_user, prepare
@@ -93,6 +94,7 @@ class _Start:
         self.bootstrapped = False
         self.missing = "the nodes do not answer yet"
         self._said = ""
+        self._operation = ""
         self._began_s = time.monotonic()
 
     def done(self) -> bool:
@@ -103,6 +105,7 @@ class _Start:
         except CommandError as error:
             self.missing = " ".join([str(error), *error.lines])
             return False
+        expect_bootstrap(view, self._operation)
         self.missing = _missing(view, self.nodes)
         if self.missing != self._said:
             took_s = time.monotonic() - self._began_s
@@ -111,7 +114,8 @@ class _Start:
         return not self.missing
 
     def _bootstrap(self) -> None:
-        answer = self.client.change("/api/v1/bootstrap", {}, operation=secrets.token_hex(8))
+        self._operation = secrets.token_hex(8)
+        answer = self.client.change("/api/v1/bootstrap", {}, operation=self._operation)
         if not answer.ok and answer.code not in {"bootstrap.done", "bootstrap.running"}:
             # The raft leader has not heard of the node yet, say: asked again.
             raise CommandError(Code.REFUSED, f"bootstrap: {answer.text('detail')}")

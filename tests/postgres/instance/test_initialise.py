@@ -2,13 +2,15 @@
 
 import os
 import re
+from dataclasses import replace
 
 import psycopg
 import pytest
 
 from appliance.postgres.control import ControlState
+from appliance.postgres.copies import new_copy
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE
-from appliance.postgres.directory import DirectoryKind, inspect
+from appliance.postgres.directory import DirectoryKind, inspect, processes_in
 from appliance.postgres.jobs import Job
 from appliance.postgres.specs import InitdbOptions, Initialise
 
@@ -91,9 +93,41 @@ def test_a_wrong_locale_is_told_and_leaves_no_directory(member, binaries):
     one = member("pg1")
     job = one.initialise(options=InitdbOptions(locale="xx_XX"))
     assert not job.ok
-    assert re.search("initdb ended with 1: .*locale", job.error), job.error
+    assert re.fullmatch('initdb ended with 1: initdb: error: invalid locale name "xx_XX".*', job.error), job.error
     assert inspect(one.data_dir, binaries).kind is DirectoryKind.MISSING
     assert one.initialise().ok
+
+
+def test_a_new_cluster_has_been_started_with_its_settings_and_reached_by_nobody(member, binaries):
+    one = member("pg1", parameters={"max_connections": "17"})
+    job = one.initialise(settings=one.settings)
+    assert job.ok, job
+    seen = inspect(one.data_dir, binaries)
+    assert seen.control.state is ControlState.SHUT_DOWN
+    assert seen.control.max_connections == 17
+    assert seen.control.newest_timeline == 1
+    assert not {"trial.log", "postmaster.pid"} & set(os.listdir(one.data_dir))
+    one.start()
+    assert one.value("SHOW max_connections") == "17"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"parameters": {"superuser_reserved_connections": "200"}}, "must be less than"),
+        ({"parameters": {"shared_buffers": "8000GB"}}, "could not map anonymous shared memory"),
+        ({"parameters": {"shared_preload_libraries": "no_such_library"}}, "no_such_library"),
+        ({"hba": ("junk all all",)}, 'invalid connection type "junk"'),
+    ],
+)
+def test_settings_that_postgresql_does_not_start_with_are_told_and_leave_no_directory(member, binaries, more, reason):
+    one = member("pg1")
+    job = one.initialise(settings=replace(one.settings, **more))
+    assert not job.ok
+    assert reason in job.error, job.error
+    assert inspect(one.data_dir, binaries).kind is DirectoryKind.MISSING
+    assert not processes_in(new_copy(one.data_dir))
+    assert one.initialise(settings=one.settings).ok
 
 
 def test_a_killed_initialisation_leaves_no_process_and_can_be_repeated(member, binaries):

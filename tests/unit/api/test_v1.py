@@ -9,7 +9,7 @@ import pytest
 from appliance.api import desk as desk_module
 from appliance.api import front
 from appliance.api.published import OperatorAnswer
-from appliance.cluster.state import Phase
+from appliance.cluster.state import FailedBootstrap, Phase
 from appliance.ha.checks import Check
 
 from .building import ask, published, seen
@@ -275,6 +275,19 @@ def test_bootstrap(trusted, node):
     thread.join()
     node.answer = OperatorAnswer("refused", "", "bootstrap.done", "cluster 'shop' has data")
     is_problem(trusted.post("/api/v1/bootstrap"), 409, "bootstrap.done")
+
+
+def test_a_bootstrap_that_is_given_up_ends_the_wait_with_the_reason(trusted, node):
+    failed = FailedBootstrap("pg1", "key-0001", "no room")
+    blank = replace(node.value.state, appointment=None, system_identifier="")
+    node.value = replace(node.value, state=blank)
+    given_up = replace(node.value, state=replace(blank, failed_bootstrap=failed))
+    thread = later(0.1, lambda: setattr(node, "value", given_up))
+    answer = trusted.post("/api/v1/bootstrap?wait=10s", headers={"Idempotency-Key": "key-0001"})
+    thread.join()
+    is_problem(answer, 409, "bootstrap.failed")
+    assert "no room" in answer.json()["detail"]
+    assert trusted.post("/api/v1/bootstrap").status_code == 202, "another one is not that one"
 
 
 def test_a_stuck_request_holds_up_nobody_else(trusted, http, node, monkeypatch):

@@ -12,6 +12,7 @@ from appliance.cluster.state import (
     Bootstrap,
     ClusterState,
     Election,
+    FailedBootstrap,
     LeaseStatus,
     NodeRole,
     Operation,
@@ -55,8 +56,8 @@ def test_the_object_is_json_with_stable_names():
     json.dumps(view, allow_nan=False)
     assert set(view) == {
         "name", "node", "version", "verdict", "problems", "system_identifier", "primary", "epoch", "timeline", "lease",
-        "sync", "members", "raft", "config_version", "operation", "last_change", "applied", "snapshot_age_s", "quorum",
-        "waiting_for", "doing", "coordinating", "rule",
+        "sync", "members", "raft", "config_version", "operation", "last_change", "failed_bootstrap",
+        "applied", "snapshot_age_s", "quorum", "waiting_for", "doing", "coordinating", "rule",
     }  # fmt: skip
     assert set(view["members"][0]) == {
         "name", "role", "state", "host", "port", "api_url", "timeline", "lsn", "lag_bytes", "replay_lag_bytes",
@@ -106,6 +107,14 @@ def test_before_bootstrap_it_says_what_to_do():
     assert "appliance bootstrap" in view.problems[0].hint
     begun = published(state=ClusterState(bootstrap=Bootstrap("pg3")))
     assert "pg3 is initialising" in look(begun).problems[0].message
+
+
+def test_a_bootstrap_that_was_given_up_says_why():
+    failed = FailedBootstrap("pg3", "op1", "max_connections: no")
+    view = look(published(state=ClusterState(failed_bootstrap=failed)))
+    problem = next(p for p in view.problems if p.code == "bootstrap.failed")
+    assert "max_connections: no" in problem.message
+    assert view.failed_bootstrap == failed
 
 
 def _opened(opened):

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 
 from appliance.api.published import OperatorAnswer
 from appliance.cli import change
-from appliance.cluster.state import Phase, PhaseMark
+from appliance.cluster.state import FailedBootstrap, Phase, PhaseMark
 from appliance.ha.checks import Check
 
 from .conftest import TOKEN
@@ -192,6 +192,25 @@ def test_bootstrap_again_is_4(appliance, node, config):
 
     assert found.code == 4
     assert "bootstrap refused: cluster shop is initialised already (bootstrap.done)" in found.err
+
+
+def test_a_bootstrap_that_was_given_up_is_1_with_the_reason(appliance, node, config, monkeypatch):
+    submit = node.submit
+
+    def fails(request, limit_s):
+        earlier, now = FailedBootstrap("pg1", "another", "of yesterday"), FailedBootstrap("pg1", request.id, "no room")
+        blank = replace(node.value.state, appointment=None, system_identifier="", failed_bootstrap=earlier)
+        node.value = replace(node.value, state=blank)
+        later = replace(node.value, state=replace(blank, failed_bootstrap=now))
+        Timer(0.3, lambda: setattr(node, "value", later)).start()
+        return submit(request, limit_s)
+
+    monkeypatch.setattr(node, "submit", fails)
+    found = appliance("bootstrap", "--config", config)
+
+    assert found.code == 1
+    assert "bootstrap on pg1 was given up: no room (bootstrap.failed)" in found.err
+    assert "yesterday" not in found.err
 
 
 def test_bootstrap_without_a_primary_in_time_is_5(appliance, node, config):

@@ -30,6 +30,7 @@ from appliance.cluster.state import (
     Change,
     ClusterState,
     Election,
+    FailedBootstrap,
     LeaseStatus,
     NodeRole,
     Position,
@@ -200,7 +201,7 @@ def test_an_announcement_is_refused(command, code):
 # Bootstrap
 
 ANNOUNCED = ClusterState(members={n: member(n, incarnation="") for n in ("pg1", "pg2", "pg3")})
-BEGIN = BeginBootstrap("shop", "pg1", {"ttl": "8s"})
+BEGIN = BeginBootstrap("shop", "pg1", {"ttl": "8s"}, "op1")
 FINISH = FinishBootstrap("pg1", "7423", "inc-1", Position(1, 100), AT)
 
 
@@ -226,9 +227,11 @@ def test_a_bootstrap_that_is_given_up_can_begin_elsewhere():
     begun = done(ANNOUNCED, BEGIN)
     given_up = done(begun, AbandonBootstrap("pg1", "not empty"))
 
-    assert done(given_up, replace(BEGIN, node="pg2")).bootstrap == Bootstrap("pg2")
+    assert given_up.failed_bootstrap == FailedBootstrap("pg1", "op1", "not empty")
+    again = done(given_up, replace(BEGIN, node="pg2"))
+    assert (again.bootstrap, again.failed_bootstrap) == (Bootstrap("pg2", "op1"), None)
     assert refused(begun, replace(BEGIN, node="pg2")) == "bootstrap.running"
-    assert done(begun, BEGIN).bootstrap == Bootstrap("pg1"), "the same node may ask again"
+    assert done(begun, BEGIN).bootstrap == Bootstrap("pg1", "op1"), "the same node may ask again"
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,18 @@ def test_a_bootstrap_over_data_is_given_up(on_disk):
     assert isinstance(proposed.command, AbandonBootstrap)
 
 
+def test_a_new_cluster_that_cannot_be_made_is_given_up_with_the_reason():
+    ended = replace(FRESH, job=job("initialise", running=False, failed=True, seconds=0.1, error="no room"))
+    elsewhere = ClusterState(members=BOOTSTRAPPING.members, bootstrap=Bootstrap("pg2"))
+
+    assert actions(BOOTSTRAPPING, ended) == [Propose(AbandonBootstrap("pg1", "no room"))]
+    assert "no room" in decide(BOOTSTRAPPING, ended, POLICY).because
+    assert actions(replace(BOOTSTRAPPING, bootstrap=None), ended) == [FinishJob()], "it is over"
+    assert actions(elsewhere, ended) == [FinishJob()]
+    complete = replace(ended, directory=directory(timeline=1, incarnation="inc-1", primary=True))
+    assert actions(BOOTSTRAPPING, complete) == [FinishJob()], "it had done everything but say so"
+
+
 def test_only_the_chosen_node_initialises():
     present = with_members(BOOTSTRAPPING, member("pg2", incarnation=""))
 
