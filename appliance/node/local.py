@@ -154,7 +154,8 @@ class LocalPostgres:
     def initialise(self, state: ClusterState, policy: Policy) -> None:
         """initdb with roles and a first start, as a job; the passwords are made here and stored first."""
         section = self._config.bootstrap.application
-        if self.credentials is None:
+        if self.credentials is None or (section is not None and self.credentials.application is None):
+            # Without a cluster nobody knows those of an earlier attempt, which may have been made for no application.
             self.keep_credentials(Credentials.generate(application=section is not None))
         assert self.credentials is not None
         initdb = self._config.initdb

@@ -73,7 +73,9 @@ def test_values_that_postgresql_refuses_are_refused_before_anything_is_made():
 
 
 def test_a_bootstrap_whose_postgresql_does_not_start_is_given_up_and_can_be_repeated():
-    with Cluster(1, config=_bootstrap_with({"superuser_reserved_connections": 200})) as cluster:
+    wrong = _bootstrap_with({"superuser_reserved_connections": 200})
+    del wrong["bootstrap"]["application"]  # forgotten too: it is given a password at the second try
+    with Cluster(1, config=wrong) as cluster:
         node = cluster["n1"]
         cluster.start()
         cluster.wait_until(lambda: node.view()["quorum"], 15, "the node is up")
