@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
-from raft.api import ReplicaError
+from raft.api import ListenError, ReplicaError
 
 
 def parse(address: str) -> tuple[str, int]:
@@ -26,7 +28,24 @@ def listener(address: str) -> socket.socket:
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(place[:2], family=family)
     except OSError as error:
-        raise ReplicaError(f"cannot listen on {address}: {error}") from error
+        raise ListenError(f"cannot listen on {address}: {reason(error)}; {_remedy(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """In words for people, without the number and the place that Python adds."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    return os.strerror(error.errno) if error.errno > 0 else error.strerror or str(error)
+
+
+def _remedy(error: OSError) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "end the process that has the port, or choose another one"
+        case errno.EACCES:
+            return "choose a port above 1023"
+        case _:
+            return "name an address of this host, or 0.0.0.0 for all"
 
 
 def tune(connection: socket.socket, silence_s: float) -> None:

@@ -20,6 +20,10 @@ class ReplicaError(Exception):
     """A replica cannot begin or go on; the message names what is wrong and what would do."""
 
 
+class ListenError(ReplicaError):
+    """The port cannot be opened: taken, or not of this host."""
+
+
 class JournalDamaged(ReplicaError):  # noqa: N818  the interface's names read as facts
     """The journal is damaged before its last batch, so acknowledged entries may be lost."""
 
@@ -127,7 +131,9 @@ class PeerStatus:
     match_index: int | None
     """What the peer is known to have on disk; None unless this replica leads."""
     refusal: str | None
-    """Why there is no connection, in words; None when there is one or the reason is not known yet."""
+    """Why one of the two would not talk to the other: another cluster, a name in use, a wrong address."""
+    problem: str | None
+    """Why there is no connection, in words; None when there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,7 @@ class LeaderChanged:
 @dataclass(frozen=True, slots=True)
 class PeerRefused:
     peer: str
-    """Member name, or the address of a stranger."""
+    """Member name; of somebody who came in, the name it gives and where it came from."""
     reason: str
 
 

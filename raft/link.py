@@ -70,6 +70,7 @@ class Link:
         self._backlog_bytes = 0
         self._sent_s = 0.0
         self._problem: str | None = f"{peer} at {place}: not connected yet"
+        self._refusal: str | None = None
         self._closed = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name=f"raft link {peer}", daemon=True)
@@ -82,6 +83,11 @@ class Link:
     def problem(self) -> str | None:
         """Why there is no connection; None when there is one."""
         return self._problem
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the peer or this replica would not talk at the last try; None when nobody minded, or nobody was there."""
+        return self._refusal
 
     def start(self) -> None:
         self._thread.start()
@@ -129,10 +135,11 @@ class Link:
                 with self._connect() as connection:
                     self._converse(connection)
             except RefusedError as error:
-                self._problem = str(error)
+                self._problem = self._refusal = str(error)
                 self._events.on_refused(str(error))
             except (OSError, CodecError) as error:
-                self._problem = f"{self.peer} at {self.place}: {error}"
+                self._problem = f"{self.peer} at {self.place}: {address.reason(error)}"
+                self._refusal = None
             self._closed.wait(random.uniform(*_RETRY_S))  # noqa: S311  spreads load, keeps no secret
         os.close(self._wake)
 
@@ -152,7 +159,7 @@ class Link:
         connection.setblocking(False)
         with self._mutex:
             self._socket = connection
-            self._problem = None
+            self._problem = self._refusal = None
         self._events.on_up(welcome)
         try:
             for message in early:

@@ -33,7 +33,7 @@ class TransportEvents:
     on_fresh: Callable[[str, bool], None]
     """A peer has said whether its log is still empty."""
     on_refused: Callable[[str, str], None]
-    """Peer or address, and a reason that was not the last one given for it."""
+    """Peer, or a name and where it came from, and a reason that was not the last one given for it."""
 
 
 class Incoming:
@@ -120,7 +120,8 @@ class Transport:
                 address=link.place,
                 connected=link.connected,
                 match_index=match_index.get(peer),
-                refusal=link.problem,
+                refusal=link.refusal,
+                problem=link.problem,
             )
             for peer, link in sorted(self._links.items())
         )
@@ -170,7 +171,8 @@ class Transport:
     def _link_up(self, peer: str, welcome: Message) -> None:
         """Who answers at a member's own address is that member; others under its name are turned out."""
         with self._mutex:
-            self._refusals.pop(peer, None)
+            for who in [who for who in self._refusals if who == peer or who.startswith(f"{peer} from ")]:
+                del self._refusals[who]
             self._genuine[peer] = welcome["replica_id"]
             for incoming in self._incoming.values():
                 if incoming.peer == peer and incoming.replica_id != welcome["replica_id"]:
@@ -273,11 +275,13 @@ class Transport:
                 del self._incoming[key]
 
     def _note_stranger(self, hello: Message, host: str, reason: str) -> None:
-        peer = hello["from"]
-        if peer in self._links:
-            self._note_refusal(peer, f"peer {peer} at {self._members[peer]} {reason}")
+        """Who calls itself as a member does while that one is connected is somebody else: its address is `host`."""
+        name, link = hello["from"], self._links.get(hello["from"])
+        if link is not None and not link.connected:
+            self._note_refusal(name, f"peer {name} at {self._members[name]} {reason}")
         else:
-            self._note_refusal(host, f"a node that calls itself {peer[:40]!r} at {host}: {reason}")
+            who = f"{name[:40]} from {host}"
+            self._note_refusal(who, f"a node that calls itself {name[:40]!r} came from {host}: {reason}")
 
     def _listen_to(self, incoming: Incoming, early: list[bytes], reader: FrameReader) -> None:
         raft = incoming.kind == "raft"

@@ -30,6 +30,8 @@ class RaftSeen:
     """connected or not, as seen from here"""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """why a peer is refused: another cluster name, a name used twice"""
+    away: Mapping[str, str] = field(default_factory=dict)
+    """why there is no connection to a peer"""
 
 
 @dataclass(frozen=True, slots=True)

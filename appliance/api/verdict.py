@@ -50,8 +50,9 @@ def _contact(present: Present) -> Iterator[Finding]:
     since = "since this node started" if contact_s is None else f"for {contact_s:.1f} s"
     away = ", ".join(sorted(name for name, up in peers.items() if not up)) or "none"
     message = f"{present.me} has had no contact with a quorum {since}; peers not connected: {away}"
-    hint = present.published.waiting_for or "this is the last known view; start the missing nodes or mend the network"
-    yield Finding("quorum.none", "stale", "", message, hint)
+    why = "; ".join(reason for _, reason in sorted(present.published.raft.away.items()))
+    hint = "this is the last known view; start the missing nodes or mend the network"
+    yield Finding("quorum.none", "stale", "", message, f"{hint}: {why}" if why else hint)
 
 
 def _primary(present: Present) -> Iterator[Finding]:

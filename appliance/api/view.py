@@ -70,6 +70,8 @@ class RaftView:
     log_bytes: int
     peers: Mapping[str, bool]
     refusals: Mapping[str, str]
+    away: Mapping[str, str]
+    """why there is no connection to a peer"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ def _raft(published: Published) -> RaftView:
         log_bytes=seen.log_bytes,
         peers=seen.peers,
         refusals=seen.refusals,
+        away=seen.away,
     )
 
 

@@ -76,6 +76,7 @@ class Client:
     def change(self, path: str, body: Document, *, operation: str, dry_run: bool = False) -> Answer:
         """POST a request under its operation id. Refusals are answers; what cannot go on raises CommandError."""
         failures: list[str] = []
+        without_quorum: Answer | None = None
         for endpoint in self.endpoints:
             try:
                 answer = _call(endpoint, "POST", path, body=body, operation=operation, dry_run=dry_run)
@@ -85,9 +86,11 @@ class Client:
             except httpx2.HTTPError as error:
                 raise unknown(operation, f"{endpoint.shown} did not answer: {_because(error)}") from None
             if answer.status == 503 and answer.code == "quorum.none":
-                failures.append(f"{endpoint.shown}: {answer.text('detail')}")
+                without_quorum = answer
                 continue
             return _passed(answer, operation)
+        if without_quorum is not None:
+            raise _no_quorum(without_quorum)
         raise _unreachable(failures)
 
     def _answers(self, path: str, failures: list[str]) -> Iterator[Answer]:
@@ -141,6 +144,11 @@ def _unreachable(failures: Sequence[str]) -> CommandError:
     if len(failures) == 1:
         return CommandError(Code.UNREACHABLE, f"no node answers: {failures[0]}; is the node running?")
     return CommandError(Code.UNREACHABLE, "no node answers; are the nodes running?", failures)
+
+
+def _no_quorum(answer: Answer) -> CommandError:
+    hint = [answer.text("hint")] if answer.text("hint") else []
+    return CommandError(Code.UNREACHABLE, f"no quorum, nothing was changed: {answer.text('detail')}", hint)
 
 
 def unknown(operation: str, why: str) -> CommandError:

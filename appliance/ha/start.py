@@ -102,7 +102,8 @@ def wait_after_failed_start(seen: Observation) -> Decision | None:
     pause_s = min(_START_PAUSE_LIMIT_S, _START_PAUSE_S * 2 ** min(failed.in_a_row - 1, 10))
     if failed.seconds >= pause_s:
         return None
-    return Decision(f"PostgreSQL did not start, {failed.in_a_row} times in a row: {failed.error or 'see its log'}")
+    often = f", {failed.in_a_row} times in a row" if failed.in_a_row > 1 else ""
+    return Decision(f"PostgreSQL did not start{often}: {failed.error or 'see its log'}")
 
 
 def restart_in_place(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:

@@ -82,11 +82,11 @@ class NodeGateway:
 
     def _forward(self, request: OperatorRequest, until_s: float) -> OperatorAnswer:
         """Ask the raft leader; when it changes under us the same operation id makes asking again safe."""
-        problem, message = "no raft leader is known", self._message(request)
+        problem, message = "", self._message(request)
         while True:
             leader, left_s = self._replica.view().leader, until_s - time.monotonic()
             if left_s <= 0:
-                return OperatorAnswer("no_quorum", request.id, "quorum.none", problem)
+                return self._no_quorum(request, problem or "no raft leader is known")
             if leader is not None:
                 try:
                     return self._ask(leader, message, min(left_s, REQUEST_LIMIT_S))
@@ -95,6 +95,12 @@ class NodeGateway:
                 except (ReplicaError, MessageError) as error:
                     return OperatorAnswer("unknown", request.id, "outcome.unknown", f"{leader}: {error}")
             time.sleep(LEADER_LOOK_S)
+
+    def _no_quorum(self, request: OperatorRequest, problem: str) -> OperatorAnswer:
+        away = sorted(peer.problem for peer in self._replica.status().peers if peer.problem)
+        hint = "start the missing nodes, or mend the network"
+        message = "; ".join(dict.fromkeys((problem, *away)))
+        return OperatorAnswer("no_quorum", request.id, "quorum.none", message, hint)
 
     def _message(self, request: OperatorRequest) -> Operate:
         if request.kind != "bootstrap":

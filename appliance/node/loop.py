@@ -261,6 +261,7 @@ class ControlLoop:
                 log_bytes=status.log_bytes,
                 peers={p.name: p.connected for p in peers},
                 refusals={p.name: p.refusal for p in peers if p.refusal},
+                away={p.name: p.problem for p in peers if p.problem},
             ),
             rule=decision.rule,
             doing=decision.because,

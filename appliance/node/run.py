@@ -35,7 +35,17 @@ from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import write_atomically
 from appliance.postgres.incarnation import forget_incarnation
 from appliance.postgres.monitor import Monitor
-from raft import Event, Failed, LeaderChanged, PeerRefused, Replica, ReplicaConfig, ReplicaError, StateApplied
+from raft import (
+    Event,
+    Failed,
+    LeaderChanged,
+    ListenError,
+    PeerRefused,
+    Replica,
+    ReplicaConfig,
+    ReplicaError,
+    StateApplied,
+)
 
 FAILED = 1
 API_STOP_LIMIT_S = 2.0
@@ -162,7 +172,10 @@ class _Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._guard.ensure()
-        self._replica.start()
+        try:
+            self._replica.start()
+        except ListenError as error:
+            raise StartError(f"raft.listen: {error}") from error
         try:
             self._loop.adopt()
             self._loop.step()

@@ -25,8 +25,15 @@ def test_a_node_alone_of_three_says_for_whom_it_waits():
         node = cluster["n2"]
         node.start()
         cluster.wait_until(lambda: "n1, n3" in node.view()["waiting_for"], 15, "it waits for the others")
-        assert node.command("bootstrap", "--yes").returncode == 3
-        assert node.command("status").returncode == 3
+        alone = node.command("bootstrap", "--yes")
+        assert alone.returncode == 3
+        assert "no quorum, nothing was changed" in alone.stderr
+        for other in ("n1", "n3"):
+            assert f"{other} at {node.config['members'][other]}: Connection refused" in alone.stderr
+        shown = node.command("status")
+        assert shown.returncode == 3
+        assert f"n3 at {node.config['members']['n3']}: Connection refused" in shown.stdout
+        assert "raft.refused" not in shown.stdout, "nobody minds this node: they are not there"
 
 
 def test_a_second_bootstrap_is_refused(cluster):

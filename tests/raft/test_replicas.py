@@ -15,6 +15,7 @@ from raft import (
     Applied,
     JournalDamaged,
     LeaderChanged,
+    ListenError,
     PeerRefused,
     PeerUnreachable,
     Refused,
@@ -265,8 +266,33 @@ def test_a_second_process_under_a_name_in_use_is_refused(cluster, wait, tmp_path
         wait(lambda: any("another process already speaks as 'n2'" in str(p.refusal) for p in double.status().peers))
         assert isinstance(cluster.propose("n2", b"still fine"), Applied)
         wait(lambda: any(isinstance(event, PeerRefused) for event in cluster.events["n1"]))
+        (refused,) = {event for event in cluster.events["n1"] if isinstance(event, PeerRefused)}
+        assert refused.peer == "n2 from 127.0.0.1", "the one at n2's address is not to blame"
+        assert cluster.members["n2"] not in refused.reason
+        assert not any(peer.refusal for peer in cluster.running["n1"].status().peers)
     finally:
         double.stop()
+
+
+def test_a_peer_that_is_not_there_is_away_and_not_refused(cluster, wait):
+    replica = cluster.start("n1").running["n1"]
+    place = cluster.members["n2"]
+    wait(lambda: f"n2 at {place}: Connection refused" in [peer.problem for peer in replica.status().peers])
+    assert not any(peer.refusal for peer in replica.status().peers)
+    stranger = cluster.replica("n2", cluster="x")
+    stranger.start()
+    wait(lambda: "belongs to cluster 'x'" in str([peer.refusal for peer in replica.status().peers]))
+    stranger.stop()
+    wait(lambda: not any(peer.refusal for peer in replica.status().peers))
+
+
+def test_a_port_that_is_taken_is_named_with_what_would_do(cluster):
+    taken = cluster.members["n1"]
+    said = f"^cannot listen on {taken}: Address already in use; end the process"
+    with socket.create_server(("127.0.0.1", int(taken.rpartition(":")[2]))), pytest.raises(ListenError, match=said):
+        cluster.replica("n1").start()
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1:7400: Cannot assign requested address; name an address of"):
+        cluster.replica("n1", listen="192.0.2.1:7400").start()
 
 
 def test_who_is_at_the_address_has_the_name_even_if_another_spoke_first(cluster, wait, tmp_path):
