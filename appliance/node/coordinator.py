@@ -44,7 +44,8 @@ class LeaseLedger:
             self._enter(term)
             if term < self._term or epoch in self._deposing:
                 return False
-            self._confirmed_s[epoch] = now_s
+            # Threads confirm: one that was held up since its look at the clock must not set the note back.
+            self._confirmed_s[epoch] = max(now_s, self._confirmed_s.get(epoch, now_s))
             return True
 
     def begin_deposing(self, term: int, epoch: int, confirmed_before_s: float) -> object | None:

@@ -172,7 +172,7 @@ class ControlLoop:
             or state.running_operation() is not None
             or (seen.postmaster is not None and seen.instance is None)
         )
-        look_s = BUSY_LOOK_S if busy else policy.loop_wait_s
+        look_s = BUSY_LOOK_S if busy else min(policy.loop_wait_s, policy.renew_interval_s)
         return min(look_s, max(0.0, until_report_s), self._coordinator.lease_left_s)
 
     def _renew(self, confirmed: Confirmed, policy: Policy) -> None:

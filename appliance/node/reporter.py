@@ -1,5 +1,6 @@
 """Sends this node's report, with its lease renewal, to the raft leader: one at a time, never waiting."""
 
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class Reporter:
         """why the last attempt failed, empty when it did not"""
 
     def due_s(self) -> float:
-        """CLOCK_BOOTTIME of the next report, if nothing changes before."""
-        return self._next_s
+        """CLOCK_BOOTTIME of the next report, if nothing changes before; never while an answer is awaited: that wakes."""
+        return self._next_s if self._sent is None else math.inf
 
     def contact_s(self) -> float | None:
         """When the raft leader was last asked something whose answer this node has also applied."""

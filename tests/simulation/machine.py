@@ -61,6 +61,7 @@ class Postgres:
     upstream: str = ""
     ready_s: float = 0.0
     stop_s: float | None = None
+    stop_clean: bool = False
     promote_s: float | None = None
     promote_to: int = 0
     streaming: bool = False
@@ -126,6 +127,12 @@ class Machine:
         self.postgres.end(clean=False)
         self.guard = None
 
+    def stop_postgres(self, now_s: float, *, clean: bool) -> None:
+        """Signalled now and gone later, sometimes much: until then it may answer its clients, whatever the mode."""
+        pg = self.postgres
+        if pg.mode and (pg.stop_s is None or (pg.stop_clean and not clean)):
+            pg.stop_s, pg.stop_clean = now_s + self.rng.choice((0.0, 0.1, 0.3, 0.6, 6.0)), clean
+
     def guard_step(self, now_s: float) -> None:
         """The guard needs up to its margin to end everything (R4)."""
         if self.guard is None or now_s < self.host_up_s:
@@ -139,14 +146,16 @@ class Machine:
 
     def postgres_step(self, now_s: float) -> None:
         pg = self.postgres
-        if pg.stop_s is not None and now_s >= pg.stop_s:
+        if pg.stop_s is not None and now_s >= pg.stop_s and not pg.stop_clean:
+            self.kill_postgres()
+        elif pg.stop_s is not None and now_s >= pg.stop_s:
             for other in self.world.machines.values():
                 other.stream(now_s)
             pg.end(clean=True)
             self.guard = None
         elif pg.promote_s is not None and now_s >= pg.promote_s:
             pg.promote()
-        elif pg.writable(now_s) and pg.stop_s is None:
+        elif pg.writable(now_s) and (pg.stop_s is None or not pg.stop_clean):
             pg.lsn += self.rng.choice((0, 100, 20_000))
         self.stream(now_s)
 
@@ -245,10 +254,8 @@ class Machine:
         match action:
             case Propose(command):
                 self.propose(command, now_s)
-            case StopPostgres(StopMode.IMMEDIATE):
-                self.kill_postgres()
-            case StopPostgres():
-                pg.stop_s = pg.stop_s or soon_s
+            case StopPostgres(mode):
+                self.stop_postgres(now_s, clean=mode is StopMode.FAST)
             case StartPrimary(epoch) if self.arm(epoch, policy):
                 pg.start("primary", "", soon_s)
             case Promote(epoch, timeline) if pg.timeline < timeline and self.arm(epoch, policy):

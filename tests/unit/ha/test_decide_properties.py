@@ -60,6 +60,12 @@ def may_be_primary(present, seen, enough_s=POLICY.fence_below_s):
     )
 
 
+def may_be_writable(seen):
+    """One that gives no answer may be: then its signal file says what it was started as."""
+    standby = seen.instance.in_recovery if seen.instance is not None else seen.directory.standby_signal
+    return seen.postmaster is not None and not standby
+
+
 def no_writable_primary_without_a_lease_keeps_running(present, seen, actions):
     """Behind its own notes a node waits for the log, and before its first contact for that; its guard does not."""
     enough_s = POLICY.fence_below_s if seen.contact_s is not None else POLICY.guard_margin_s
@@ -128,8 +134,7 @@ def a_lease_is_given_back_only_of_an_epoch_that_is_noted_as_over(present, seen, 
         if isinstance(action, Propose) and isinstance(action.command, Release):
             epoch = action.command.epoch
             assert seen.notes.fenced_epoch >= epoch or NoteFenced(epoch) in actions[:n]
-            answers_as_primary = seen.instance is not None and not seen.instance.in_recovery
-            assert seen.postmaster is None or not answers_as_primary
+            assert not may_be_writable(seen)
             assert not seen.directory.stray_pid
 
 

@@ -7,12 +7,28 @@ import pytest
 from appliance.cluster.state import Election, LeaseStatus, OperationKind, Phase
 from appliance.ha.actions import NoteFenced, Promote, Propose
 from appliance.ha.decide import decide
+from appliance.ha.fences import give_back_after_fence
 from appliance.ha.plan import TARGET_WAIT_S, plan
 from appliance.ha.seen import LeaseSeen, Notes
 from tests.unit.cluster.building import LSN, member, state, vacant, vote, with_members
 
-from .building import ALL, APPOINTED, POLICY, directory, heard, instance, operation, report, situation, standby, voter
+from .building import (
+    ALL,
+    APPOINTED,
+    POLICY,
+    directory,
+    heard,
+    instance,
+    operation,
+    primary,
+    report,
+    situation,
+    standby,
+    stopped,
+    voter,
+)
 
+FENCED = Notes(epoch=4, pledge=4, fenced_epoch=4)
 OPENED = replace(APPOINTED, appointment=replace(APPOINTED.appointment, opened=True))
 
 
@@ -42,6 +58,23 @@ def test_r11_a_lease_is_not_given_back_while_a_stop_is_under_way():
     hangs = replace(voter("pg2", stopping_s=0.1), instance=None, notes=Notes(5, 5, fenced_epoch=5))
 
     assert not [a for a in actions(APPOINTED, hangs) if isinstance(a, Propose)]
+
+
+@pytest.mark.parametrize(
+    "writable",
+    [
+        primary(notes=FENCED),
+        primary(notes=FENCED, instance=None),
+        primary(notes=FENCED, stopping_s=0.1),
+        primary(notes=FENCED, stopping_s=0.1, instance=None),
+    ],
+    ids=["answers", "silent", "stopping", "stopping and silent"],
+)
+def test_r4_a_lease_is_not_given_back_while_postgresql_is_writable(writable):
+    """Asked of the rule itself: in RULES another one that stops the primary stands before it."""
+    assert give_back_after_fence(state(), writable, POLICY) is None
+    assert give_back_after_fence(state(), stopped(replace(writable, stopping_s=None)), POLICY) is not None
+    assert not [a for a in actions(state(), writable) if isinstance(a, Propose)]
 
 
 def test_t9_a_directory_that_did_not_vote_is_not_promoted():

@@ -17,6 +17,15 @@ def test_a_confirmation_is_remembered_in_its_term_only():
     assert ledger.confirmed_s(1, 5) is None
 
 
+def test_r3_the_last_confirmation_counts_whichever_is_noted_last():
+    """Two requests are answered by two threads; one may be held up between its look at the clock and its note."""
+    ledger = LeaseLedger()
+    ledger.confirm(1, 4, 13.0)
+    ledger.confirm(1, 4, 10.0)
+
+    assert ledger.confirmed_s(1, 4) == 13.0
+
+
 def test_t13_no_confirmation_after_a_deposition_was_begun_in_that_term():
     ledger = LeaseLedger()
     ledger.confirm(1, 4, 10.0)

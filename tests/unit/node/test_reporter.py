@@ -1,43 +1,54 @@
 """When a report is sent, and that a lease counts from before the question (R3). A small replica stands behind it."""
 
-from concurrent.futures import Future
+import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from appliance.ha.seen import Notes
-from appliance.node.messages import ReportAnswer, decode, encode
+from appliance.node import reporter as module
+from appliance.node.messages import ReportAnswer
 from appliance.node.reporter import RETRY_S, Reporter
 from raft import PeerUnreachable
-from tests.unit.cluster.building import LSN, vote
+from tests.unit.cluster.building import LSN, state, vote
 from tests.unit.ha.building import heard, report
+
+from .building import Clock, Consensus
 
 INTERVAL_S = 30.0
 """So long that only news makes a second report."""
 QUIET = report("pg2")
 
 
-class Peers:
-    """Takes requests to peers and lets the test answer them."""
+class Peers(Consensus):
+    """Takes reports and lets the test answer them. Sending one takes a while."""
 
-    def __init__(self):
-        self.leader, self.index, self.asked = "pg1", 7, []
-
-    def view(self):
-        return SimpleNamespace(leader=self.leader, index=self.index)
+    def __init__(self, clock):
+        super().__init__(state())
+        self.clock = clock
 
     def request(self, peer, payload, limit_s):
-        self.asked.append((peer, decode(payload).report, Future()))
-        return self.asked[-1][2]
+        self.clock.now_s += 0.2
+        return super().request(peer, payload, limit_s)
 
     def answer(self, **changes):
-        self.asked[-1][2].set_result(encode(ReportAnswer(**{"leader": True, "index": 7} | changes)))
+        super().answer(ReportAnswer(**{"leader": True, "index": 7} | changes))
+
+    @property
+    def reports(self):
+        return [(peer, message.report) for peer, message, _ in self.asked]
 
 
 @pytest.fixture
-def peers():
-    return Peers()
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "boottime_s", clock)
+    return clock
+
+
+@pytest.fixture
+def peers(clock):
+    return Peers(clock)
 
 
 @pytest.fixture
@@ -49,7 +60,22 @@ def test_a_report_goes_to_the_raft_leader_and_the_next_only_after_the_answer(pee
     assert reporter.step(QUIET, INTERVAL_S) is None
     reporter.step(replace(QUIET, status="starting"), INTERVAL_S)
 
-    assert [(peer, sent) for peer, sent, _ in peers.asked] == [("pg1", QUIET)]
+    assert peers.reports == [("pg1", QUIET)]
+
+
+def test_while_an_answer_is_awaited_no_report_is_due(peers, reporter, clock):
+    """Its answer, or its time limit, wakes the loop: until then it must not look again and again."""
+    reporter.step(QUIET, INTERVAL_S)
+    sent_s = clock.now_s - 0.2
+    clock.now_s += INTERVAL_S + 1.0
+
+    assert reporter.due_s() == math.inf
+    peers.answer()
+    reporter.step(QUIET, INTERVAL_S)
+    assert len(peers.asked) == 2, "the next one was due meanwhile"
+    peers.answer()
+    reporter.step(QUIET, INTERVAL_S)
+    assert reporter.due_s() == sent_s + 0.2 + INTERVAL_S + 1.0 + INTERVAL_S
 
 
 @pytest.mark.parametrize(
@@ -94,13 +120,15 @@ def test_what_changes_all_the_time_waits_for_the_interval(peers, reporter, chang
     assert len(peers.asked) == 1
 
 
-def test_r3_a_confirmation_belongs_to_the_time_before_its_question(peers, reporter):
+def test_r3_a_confirmation_belongs_to_the_time_before_its_question(peers, reporter, clock):
+    """Not to when it had been sent, and not to when its answer came: the raft leader may have confirmed long ago."""
+    asked_s = clock.now_s
     reporter.step(QUIET, INTERVAL_S)
-    asked_before_s = reporter.due_s() - INTERVAL_S
+    clock.now_s += 1.4
     peers.answer(confirmed_epoch=4, reports=heard(report("pg1")))
     confirmed = reporter.step(QUIET, INTERVAL_S)
 
-    assert confirmed.asked_s == pytest.approx(asked_before_s)
+    assert confirmed.asked_s == asked_s
     assert confirmed.answer.confirmed_epoch == 4
     assert set(reporter.reports) == {"pg1"}
     assert reporter.step(QUIET, INTERVAL_S) is None, "an answer is taken once"
@@ -117,14 +145,17 @@ def test_contact_counts_only_when_this_node_has_applied_what_the_leader_had(peer
     assert reporter.contact_s() == confirmed.asked_s
 
 
-def test_a_renewal_that_was_not_confirmed_is_asked_again_soon(peers, reporter):
+def test_a_renewal_that_was_not_confirmed_is_asked_again_soon(peers, reporter, clock):
     wants = replace(QUIET, renew_epoch=4)
     reporter.step(wants, INTERVAL_S)
     peers.answer(confirmed_epoch=None)
-    before_s = reporter.due_s()
     reporter.step(wants, INTERVAL_S)
+    assert len(peers.asked) == 1
 
-    assert reporter.due_s() <= before_s - INTERVAL_S + RETRY_S + 1.0
+    assert reporter.due_s() == clock.now_s + RETRY_S
+    clock.now_s += RETRY_S
+    reporter.step(wants, INTERVAL_S)
+    assert len(peers.asked) == 2
 
 
 def test_an_answer_of_one_that_leads_no_more_is_no_confirmation(peers, reporter):
@@ -140,7 +171,7 @@ def test_an_answer_that_comes_after_the_leader_changed_still_counts_if_it_was_th
     peers.leader = "pg3"
     reporter.step(replace(QUIET, status="starting"), INTERVAL_S)
 
-    assert [peer for peer, _, _ in peers.asked] == ["pg1", "pg3"], "the new leader is told, the old one not waited for"
+    assert [peer for peer, _ in peers.reports] == ["pg1", "pg3"], "the new leader is told, the old one not waited for"
 
 
 @pytest.mark.parametrize("failure", [PeerUnreachable("refused"), b"junk"])

@@ -1,0 +1,210 @@
+"""R2, R3, T13 on the raft leader: when a renewal is confirmed, when it is not, and when the epoch is deposed."""
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.cluster.commands import Depose
+from appliance.cluster.config import Policy
+from appliance.cluster.state import LeaseStatus
+from appliance.node import coordinator as module
+from appliance.node.coordinator import PROMOTION_LIMIT_S, Coordinator
+from appliance.node.messages import SendReport
+from raft import Refused, Unknown
+from tests.unit.cluster.building import state, vacant
+from tests.unit.ha.building import APPOINTED, report
+
+from .building import Clock, Consensus
+
+POLICY = Policy()
+RENEWAL = SendReport(report("pg1", renew_epoch=4))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "boottime_s", clock)
+    return clock
+
+
+@pytest.fixture
+def consensus():
+    return Consensus(state(), leads=True)
+
+
+@pytest.fixture
+def coordinator(consensus, clock):
+    return Coordinator(consensus, lambda: None, lambda rule, because: None)
+
+
+def step(coordinator, consensus):
+    return coordinator.step(consensus.view(), POLICY)
+
+
+def silence(coordinator, consensus, clock):
+    """The epoch has been known for long, and nobody has renewed it for more than a ttl."""
+    step(coordinator, consensus)
+    clock.now_s += POLICY.depose_after_s + 0.01
+    step(coordinator, consensus)
+
+
+def test_r3_a_renewal_is_confirmed_once_a_barrier_has_passed(coordinator, consensus):
+    answer = coordinator.receive(RENEWAL)
+
+    assert (answer.leader, answer.confirmed_epoch) == (True, 4)
+    assert len(consensus.barriers) == 1
+
+
+def test_a_report_that_asks_for_no_lease_costs_no_barrier(coordinator, consensus):
+    answer = coordinator.receive(SendReport(report("pg2")))
+
+    assert (answer.leader, answer.confirmed_epoch) == (True, None)
+    assert set(answer.reports) == {"pg2"}
+    assert consensus.barriers == []
+
+
+@pytest.mark.parametrize("outcome", [Unknown("no quorum"), Refused("no leader", None)])
+def test_r2_without_a_barrier_nothing_is_confirmed(coordinator, consensus, outcome):
+    consensus.barrier_answer = outcome
+
+    assert coordinator.receive(RENEWAL).confirmed_epoch is None
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        state(lease=LeaseStatus.RELEASED),
+        state(lease=LeaseStatus.EXPIRED),
+        vacant(),
+        vacant(lease=LeaseStatus.HELD),
+        APPOINTED,
+        replace(APPOINTED, appointment=replace(APPOINTED.appointment, node="pg1")),
+        state(appointment=replace(state().appointment, node="pg2")),
+        state(appointment=None),
+    ],
+    ids=["released", "expired", "election", "election first", "successor", "epoch", "node", "nobody"],
+)
+def test_r2_a_renewal_is_judged_by_what_was_agreed_on_until_its_barrier_returned(coordinator, consensus, meanwhile):
+    """What the raft leader knew when the question came may be old: another may lead, and have agreed on more."""
+    consensus.during_barrier = lambda: setattr(consensus, "state", meanwhile)
+
+    assert coordinator.receive(RENEWAL).confirmed_epoch is None
+
+
+def test_r3_a_renewal_is_not_confirmed_in_a_term_that_has_ended(coordinator, consensus):
+    """A new term waits the whole ttl from its own beginning and knows nothing of a confirmation for the one before."""
+    consensus.during_barrier = lambda: setattr(consensus, "term", 4)
+
+    assert coordinator.receive(RENEWAL).confirmed_epoch is None
+
+
+def test_r3_one_that_leads_no_more_when_its_barrier_returns_confirms_nothing(coordinator, consensus):
+    consensus.during_barrier = lambda: setattr(consensus, "leads", False)
+
+    assert coordinator.receive(RENEWAL).confirmed_epoch is None
+
+
+def test_one_that_does_not_lead_says_so(coordinator, consensus):
+    consensus.leads = False
+
+    assert not coordinator.receive(RENEWAL).leader
+    assert consensus.barriers == []
+
+
+def test_r3_only_a_full_ttl_after_the_last_confirmation_is_the_epoch_deposed(coordinator, consensus, clock):
+    step(coordinator, consensus)
+    clock.now_s += 5.0
+    coordinator.receive(RENEWAL)
+    clock.now_s += POLICY.depose_after_s
+    step(coordinator, consensus)
+    assert consensus.commands == []
+    clock.now_s += 0.01
+    step(coordinator, consensus)
+
+    assert [(type(c), c.epoch) for c in consensus.commands] == [(Depose, 4)]
+
+
+def test_r3_a_new_term_waits_the_whole_time_from_its_own_election(coordinator, consensus, clock):
+    step(coordinator, consensus)
+    clock.now_s += 100.0
+    consensus.term, consensus.leading_since_s = 4, clock.now_s
+    step(coordinator, consensus)
+    clock.now_s += POLICY.depose_after_s
+    step(coordinator, consensus)
+    assert consensus.commands == []
+    clock.now_s += 0.01
+    step(coordinator, consensus)
+
+    assert len(consensus.commands) == 1
+
+
+def test_t13_from_the_moment_it_proposes_to_depose_it_confirms_no_more(coordinator, consensus, clock):
+    silence(coordinator, consensus, clock)
+
+    assert [type(c) for c in consensus.commands] == [Depose]
+    assert coordinator.receive(RENEWAL).confirmed_epoch is None
+
+
+@pytest.mark.parametrize(
+    ("fate", "confirmed"),
+    [
+        (Consensus.refuse, 4),
+        (Consensus.lose, None),
+        (lambda consensus: consensus.proposed[-1][1].set_result(Refused("lease.not_held", 8)), None),
+    ],
+    ids=["never logged", "unknown", "refused in the log"],
+)
+def test_t13_it_confirms_again_only_when_the_deposition_never_entered_the_log(
+    coordinator, consensus, clock, fate, confirmed
+):
+    silence(coordinator, consensus, clock)
+    fate(consensus)
+
+    assert coordinator.receive(RENEWAL).confirmed_epoch == confirmed
+
+
+def test_t13_a_renewal_confirmed_between_plan_and_proposal_stops_the_deposition(
+    coordinator, consensus, clock, monkeypatch
+):
+    planned = []
+
+    def plan_then_renewal(situation):
+        answer = real_plan(situation)
+        if answer.commands:
+            planned.append(answer.commands)
+            coordinator.receive(RENEWAL)
+        return answer
+
+    real_plan = module.plan
+    monkeypatch.setattr(module, "plan", plan_then_renewal)
+    silence(coordinator, consensus, clock)
+
+    assert [[type(c) for c in commands] for commands in planned] == [[Depose]]
+    assert consensus.commands == []
+    assert coordinator.receive(RENEWAL).confirmed_epoch == 4
+
+
+def test_an_appointed_node_that_does_not_come_to_open_is_renewed_for_a_while_only(coordinator, consensus, clock):
+    consensus.state = APPOINTED
+    asks = SendReport(report("pg2", renew_epoch=5))
+    step(coordinator, consensus)
+    clock.now_s += PROMOTION_LIMIT_S
+
+    assert coordinator.receive(asks).confirmed_epoch == 5
+    clock.now_s += 0.01
+    assert coordinator.receive(asks).confirmed_epoch is None
+    consensus.state = replace(APPOINTED, appointment=replace(APPOINTED.appointment, opened=True))
+    assert coordinator.receive(asks).confirmed_epoch == 5
+
+
+def test_nothing_is_planned_before_it_is_seen_what_became_of_the_last_proposal(coordinator, consensus, clock):
+    silence(coordinator, consensus, clock)
+    old = consensus.view()
+    step(coordinator, consensus)
+    assert len(consensus.proposed) == 1, "one at a time"
+    consensus.commit()
+    coordinator.step(old, POLICY)
+    assert len(consensus.proposed) == 1, "this state does not show it yet"
+    step(coordinator, consensus)
+
+    assert [type(c).__name__ for c in consensus.commands] == ["Depose", "OpenElection"]
