@@ -27,6 +27,7 @@ from appliance.node.notes import NotesFile, give_back
 from appliance.node.observe import Observer
 from appliance.node.report import make_report, replay_timestamp, walsenders
 from appliance.node.reporter import Confirmed, Reporter
+from appliance.postgres.directory import postmaster_pid
 from raft import Replica, View
 
 BUSY_LOOK_S = 0.05
@@ -138,9 +139,10 @@ class ControlLoop:
         return self._pause_s(view.state, seen, decision, policy, confirmed is not None)
 
     def postgres_runs(self) -> bool:
-        """As the guard says now; a guard that does not answer counts as running."""
+        """As guard and data directory say now; a guard that does not answer, or is a new one, proves nothing."""
         self._look_at_guard()
-        return self._guard_status is None or self._guard_status.postmaster is not None
+        held = self._guard_status is None or self._guard_status.postmaster is not None
+        return held or postmaster_pid(self._local.data_dir) is not None
 
     def keep_lease(self) -> None:
         """Renew while PostgreSQL is stopping for good: nobody else may open before it is down (R10)."""

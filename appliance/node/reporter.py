@@ -49,7 +49,7 @@ class Reporter:
         """why the last attempt failed, empty when it did not"""
 
     def due_s(self) -> float:
-        """CLOCK_BOOTTIME of the next report, if nothing changes before; never while an answer is awaited: that wakes."""
+        """CLOCK_BOOTTIME of the next report if nothing changes; never while an answer, which wakes, is awaited."""
         return self._next_s if self._sent is None else math.inf
 
     def contact_s(self) -> float | None:

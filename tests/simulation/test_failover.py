@@ -70,7 +70,7 @@ def until(world, condition, limit_s=HEALED_S):
 
 
 def test_r4_a_primary_whose_host_came_back_with_an_older_log_does_not_block_the_cluster():
-    """Cut off, it starts as a standby before it has read that it had opened; then it would renew that lease for ever."""
+    """Cut off, it starts as a standby before it reads that it had opened, and would renew that lease for ever."""
     world = World(Random(1))
     world.loss = 0.0
     step(world)

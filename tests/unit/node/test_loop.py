@@ -1,5 +1,6 @@
 """The control loop with real notes, reporter, coordinator and executor: what it does with its lease and its guard."""
 
+import subprocess
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -36,7 +37,8 @@ class Node:
         self.notes = NotesFile(directory / "notes.json")
         self.notes.write(primary().notes)
         self.seen, self.published, self.alarm = primary(), [], Alarm()
-        local = SimpleNamespace(settle=lambda: None, fileno_of_job=lambda: None)
+        self.data_dir = directory / "data"
+        local = SimpleNamespace(settle=lambda: None, fileno_of_job=lambda: None, data_dir=self.data_dir)
         reporter = Reporter(self.consensus, self.alarm.ring)
         self.loop = ControlLoop(
             SimpleNamespace(name="pg1", cluster="shop"),
@@ -82,7 +84,7 @@ def node(tmp_path, monkeypatch):
 
 
 def test_r3_the_lease_counts_from_before_the_renewal_was_asked_for(node):
-    """The raft leader may have confirmed just after the question came; it waits a ttl from then, not from the answer."""
+    """The raft leader may confirm as soon as the question comes, and waits a ttl from then, not from the answer."""
     node.loop.step()
     asked_s = node.clock.now_s
     node.confirm(late_s=1.4)
@@ -136,6 +138,21 @@ def test_it_rests_while_an_answer_is_awaited(node):
     node.clock.now_s += 1.0
 
     assert node.loop.step() == POLICY.renew_interval_s
+
+
+def test_r10_postgresql_is_down_only_when_guard_and_data_directory_say_so(node):
+    assert node.loop.postgres_runs()
+    node.guard.now = STATUS
+    assert not node.loop.postgres_runs()
+    node.guard.silent = True
+    assert node.loop.postgres_runs()
+    node.guard.silent = False
+    node.data_dir.mkdir()
+    with subprocess.Popen(["/bin/sleep", "60"], cwd=node.data_dir) as orphan:
+        (node.data_dir / "postmaster.pid").write_text(f"{orphan.pid}\n")
+        assert node.loop.postgres_runs(), "a guard that was started a moment ago knows nothing of it"
+        orphan.kill()
+    assert not node.loop.postgres_runs()
 
 
 def test_a_guard_that_does_not_answer_is_told_once_and_counts_as_running(node):
