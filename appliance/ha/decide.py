@@ -24,7 +24,13 @@ from appliance.ha.actions import (
     StopMode,
     StopPostgres,
 )
-from appliance.ha.facts import holds_lease, may_resume, me, needs_rebuild
+from appliance.ha.facts import (
+    holds_lease,
+    may_resume,
+    me,
+    needs_rebuild,
+    same_cluster,
+)
 from appliance.ha.seen import DirectoryKind, Observation
 
 Rule = Callable[[ClusterState, Observation, Policy], Decision | None]
@@ -205,7 +211,9 @@ def cast_vote(state: ClusterState, seen: Observation) -> Vote | None:
     The position is the end of WAL after everything local was replayed; a node that does not run has none yet.
     """
     election, instance = state.election, seen.instance
-    if election is None or instance is None or not instance.in_recovery or needs_rebuild(state, seen) is not None:
+    if election is None or instance is None or not instance.in_recovery:
+        return None
+    if seen.directory.kind is not DirectoryKind.CLUSTER or not same_cluster(state, seen) or needs_rebuild(state, seen):
         return None
     if seen.notes.pledge != election.number or instance.receiver_running or instance.upstream:
         return None

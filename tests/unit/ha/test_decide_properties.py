@@ -202,7 +202,8 @@ def test_a_vote_and_a_renewal_are_consistent_with_the_state(choices):
     seen = some_observation(present, tape)
     vote, epoch = cast_vote(present, seen), wants_lease(present, seen)
 
-    if vote is not None and seen.directory.system_identifier == present.system_identifier:
+    if vote is not None:
+        assert seen.directory.system_identifier == present.system_identifier
         assert vote.election == present.election.number == seen.notes.pledge
         assert seen.instance.in_recovery
         assert not seen.instance.receiver_running

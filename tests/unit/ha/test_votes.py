@@ -6,7 +6,7 @@ import pytest
 
 from appliance.cluster.state import LeaseStatus, Position, Vote
 from appliance.ha.decide import cast_vote, wants_lease
-from appliance.ha.seen import Notes
+from appliance.ha.seen import DirectoryKind, Notes
 from tests.unit.cluster.building import LSN, member, state, vacant, with_members
 
 from .building import directory, instance, primary, stopped, voter
@@ -40,11 +40,14 @@ def test_a_pledged_and_detached_standby_votes_with_the_end_of_its_wal():
         (with_members(vacant(), member("pg2", incarnation="")), VOTER),
         (with_members(vacant(), member("pg2", rebuilding=True)), VOTER),
         (vacant(), replace(VOTER, notes=Notes(4, 5, needs_clone=True))),
+        (vacant(), replace(VOTER, directory=directory("pg2", kind=DirectoryKind.FOREIGN))),
+        (vacant(), replace(VOTER, directory=directory("pg2", system_identifier="8"))),
     ],
     ids=[
         "no election", "another pledge", "a later pledge", "receiver runs", "source is set", "WAL not replayed",
         "still a primary", "no answer", "stopped", "primary with a pledge", "another directory", "no incarnation",
-        "unknown incarnation", "rebuilding", "failed rewind",
+        "unknown incarnation", "rebuilding", "failed rewind", "unreadable",
+        "another cluster",
     ],
 )  # fmt: skip
 def test_r6_no_vote_without_each_condition(present, seen):
