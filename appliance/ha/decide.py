@@ -30,6 +30,7 @@ from appliance.ha.facts import (
     me,
     needs_rebuild,
     same_cluster,
+    wait_after_failed_checkpoint,
 )
 from appliance.ha.seen import DirectoryKind, Observation
 
@@ -140,7 +141,7 @@ def checkpoint_after_promotion(state: ClusterState, seen: Observation, policy: P
     held, instance = may_resume(state, seen), seen.instance
     if held is None or instance is None or instance.in_recovery or seen.checkpointing:
         return None
-    if instance.checkpoint_timeline >= held.timeline:
+    if instance.checkpoint_timeline >= held.timeline or wait_after_failed_checkpoint(seen):
         return None
     return Decision(f"first checkpoint on timeline {held.timeline}", (Checkpoint(),))
 

@@ -6,6 +6,8 @@ from appliance.cluster.state import Appointment, ClusterState, LeaseStatus, Memb
 from appliance.ha.history import Standing, standing, switch_point
 from appliance.ha.seen import DirectoryKind, Observation
 
+_CHECKPOINT_PAUSE_S = 1.0
+
 
 def me(state: ClusterState, seen: Observation) -> Member:
     """This node as the state knows it, or as it announces itself until then."""
@@ -39,6 +41,11 @@ def holds_lease(state: ClusterState, seen: Observation, policy: Policy) -> bool:
     """Enough of the lease of the present appointment is left to begin something."""
     held, lease = may_resume(state, seen), seen.lease
     return held is not None and lease is not None and lease.epoch == held.epoch and lease.left_s > policy.fence_below_s
+
+
+def wait_after_failed_checkpoint(seen: Observation) -> bool:
+    """What a checkpoint failed with may pass; asking at every look would only add to it."""
+    return seen.failed_checkpoint is not None and seen.failed_checkpoint.seconds < _CHECKPOINT_PAUSE_S
 
 
 def same_cluster(state: ClusterState, seen: Observation) -> bool:

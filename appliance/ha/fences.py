@@ -4,7 +4,7 @@ from appliance.cluster.commands import Release
 from appliance.cluster.config import Policy
 from appliance.cluster.state import Appointment, ClusterState, LeaseStatus, Phase
 from appliance.ha.actions import Checkpoint, Decision, EndStray, NoteFenced, Propose, StopMode, StopPostgres
-from appliance.ha.facts import appointed, is_writable, may_resume
+from appliance.ha.facts import appointed, is_writable, may_resume, wait_after_failed_checkpoint
 from appliance.ha.seen import Observation
 from appliance.ha.start import cannot_be_primary, clean_end
 
@@ -74,9 +74,10 @@ def hand_over(state: ClusterState, seen: Observation, policy: Policy) -> Decisio
         return None
     name = f"{operation.kind} {operation.id}"
     if operation.phase is Phase.REQUESTED and not seen.checkpointing and is_writable(seen):
-        if seen.checkpointed_operation == operation.id:
+        if seen.checkpointed_operation == operation.id or wait_after_failed_checkpoint(seen):
             return None
-        return Decision(f"{name}: checkpoint, so that the stop is short", (Checkpoint(operation.id),))
+        again = f" once more, the last one failed: {seen.failed_checkpoint.error}" if seen.failed_checkpoint else ""
+        return Decision(f"{name}: checkpoint{again}, so that the stop is short", (Checkpoint(operation.id),))
     if operation.phase is not Phase.STOPPING:
         return None
     if seen.postmaster is None:

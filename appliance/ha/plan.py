@@ -252,9 +252,9 @@ def _may_stop(now: Situation, operation: Operation) -> tuple[Phase, str] | None:
     if failed is not None:
         return (Phase.FAILED, f"{failed.code}: {failed.candidate} {failed.detail}")
     if source.report.checkpointed_operation == operation.id:
-        return (Phase.STOPPING, "the checkpoint has ended")
+        return (Phase.STOPPING, "the checkpoint was made")
     if now.leader.phase_s > CHECKPOINT_WAIT_S:
-        return (Phase.STOPPING, f"the checkpoint takes more than {CHECKPOINT_WAIT_S:.0f} s, the stop will too")
+        return (Phase.STOPPING, f"no checkpoint was made within {CHECKPOINT_WAIT_S:.0f} s, the stop may take longer")
     return None
 
 

@@ -79,6 +79,15 @@ class FailedStart:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedCheckpoint:
+    """The last checkpoint that this node asked for."""
+
+    seconds: float
+    """since it failed"""
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobSeen:
     """Long work as a child process: initialise, clone or rewind."""
 
@@ -146,7 +155,9 @@ class Observation:
     """from this node's history file of each timeline: where its parent ended"""
     checkpointing: bool = False
     checkpointed_operation: str = ""
-    """the operation before whose stop a checkpoint has returned"""
+    """the operation before whose stop a checkpoint was made"""
+    failed_checkpoint: FailedCheckpoint | None = None
+    """the last one, when it failed"""
     replaced_kept_s: float | None = None
     """how long the directory that a clone replaced has been kept; None: there is none (R12)"""
     settings_changed: bool = False

@@ -148,7 +148,7 @@ class Coordinator:
         self.lease_left_s = math.inf
         if not view.is_leader or view.leading_since_s is None:
             return ""
-        if (self._proposed is not None and not self._proposed.done()) or view.index < self._settled_index:
+        if not self._seen_what_came_of_the_last(view):
             return self._said
         situation = self._situation(view, policy, view.leading_since_s)
         if view.state.lease is LeaseStatus.HELD:
@@ -158,6 +158,16 @@ class Coordinator:
         for command in answer.commands:
             self._propose(view, policy, answer, command)
         return self._said
+
+    def _seen_what_came_of_the_last(self, view: View[ClusterState]) -> bool:
+        """Nothing is planned while a proposal is on its way, nor from a state that does not show yet what it did."""
+        if self._proposed is not None:
+            if not self._proposed.done():
+                return False
+            outcome, self._proposed = self._proposed.result(), None
+            if not isinstance(outcome, Unknown):
+                self._settled_index = max(outcome.index or 0, self._settled_index)
+        return view.index >= self._settled_index
 
     def _situation(self, view: View[ClusterState], policy: Policy, since_s: float) -> Situation:
         now_s, state = boottime_s(), view.state
@@ -186,12 +196,10 @@ class Coordinator:
         else:
             self._log(answer.rule, answer.because)
         self._proposed = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
-        self._proposed.add_done_callback(lambda outcome: self._settle(command, token, outcome.result()))
+        self._proposed.add_done_callback(lambda outcome: self._answered(command, token, outcome.result()))
 
-    def _settle(self, command: Command, token: object, outcome: Outcome) -> None:
-        """Called on the raft thread. Until the loop sees what the command did, nothing more is planned."""
-        if not isinstance(outcome, Unknown):
-            self._settled_index = outcome.index or self._settled_index
+    def _answered(self, command: Command, token: object, outcome: Outcome) -> None:
+        """Called on the raft thread: tell the ledger, which has a lock, and wake the loop, which sees to the rest."""
         never_logged = isinstance(outcome, Refused) and outcome.index is None
         if isinstance(command, Depose) and never_logged:
             self._ledger.cease_deposing(command.epoch, token)

@@ -59,7 +59,7 @@ REWINDS_BEFORE_CLONE = 3
 
 
 class Executor:
-    """Used by the control loop only."""
+    """Used by the control loop only: it alone reads and writes what is here. Other threads only wake it."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Executor:
         self._signalled = signalled
         self._events = events
         self._wake = wake
-        self._proposed: set[type] = set()
+        self._proposed: dict[type, Future[Outcome]] = {}
         self._settled_index = 0
         self._asked: Future[bytes] | None = None
         self._failure = ""
@@ -90,6 +90,7 @@ class Executor:
         """log index of the state that the decision was made from"""
 
     def run(self, decision: Decision, state: ClusterState, seen: Observation, policy: Policy) -> None:
+        self._take_answers()
         for action in decision.actions:
             name = type(action).__name__
             try:
@@ -193,23 +194,27 @@ class Executor:
         kind = type(command)
         if kind in self._proposed or self.index < self._settled_index:
             return False
-        self._proposed.add(kind)
         future = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
-        future.add_done_callback(lambda done: self._settle(kind, done.result()))
+        future.add_done_callback(lambda _: self._wake())
+        self._proposed[kind] = future
         return True
 
+    def _take_answers(self) -> None:
+        """Of proposals; in the loop's thread, so that nothing here is written by two."""
+        for kind, future in tuple(self._proposed.items()):
+            if future.done():
+                del self._proposed[kind]
+                self._settle(kind, future.result())
+
     def _settle(self, kind: type, outcome: Outcome) -> None:
-        """Called on the raft thread: note it, and let the loop look again."""
         match outcome:
             case Applied(index):
-                self._settled_index = index
+                self._settled_index = max(index, self._settled_index)
             case Refused(reason, index):
-                self._settled_index = index or self._settled_index
+                self._settled_index = max(index or 0, self._settled_index)
                 self._events.emit("proposal.refused", command=kind.__name__, reason=reason)
             case _:
                 self._events.emit("proposal.unknown", "warning", command=kind.__name__, reason=outcome.reason)
-        self._proposed.discard(kind)
-        self._wake()
 
     def _with_credentials(self, source: str, begin: Callable[[], None]) -> bool:
         """Copying needs the roles' passwords: the source has them; asked for once, taken when they have come."""

@@ -8,6 +8,7 @@ from appliance.cluster.state import ClusterState, Member, Position
 from appliance.ha.seen import (
     DirectoryKind,
     DirectorySeen,
+    FailedCheckpoint,
     FailedStart,
     InstanceSeen,
     JobSeen,
@@ -52,8 +53,10 @@ class Signalled:
     """why the last start did not come to a postmaster; the next look takes it over"""
     checkpointing: bool = False
     checkpoint_operation: str = ""
-    """the operation that the present or last checkpoint was made for"""
+    """the operation that the present or last checkpoint was asked for"""
     checkpointed_operation: str = ""
+    checkpoint_failed_s: float | None = None
+    """when the last one failed; None: it runs, went well, or there was none"""
 
 
 class Observer:
@@ -90,7 +93,7 @@ class Observer:
             self._answered_s = now_s
         if postmaster is None:
             self._signalled.stop_s = self._signalled.promote_s = None
-        self._settle_checkpoint()
+        self._settle_checkpoint(now_s)
         if instance is not None and not instance.in_recovery:
             self._signalled.promote_s = None
         return Observation(
@@ -110,6 +113,7 @@ class Observer:
             switch=self._switch(state, directory),
             checkpointing=self._signalled.checkpointing,
             checkpointed_operation=self._signalled.checkpointed_operation,
+            failed_checkpoint=self._failed_checkpoint(now_s),
             replaced_kept_s=self._local.replaced_kept_s(),
             settings_changed=instance is not None and self._differ(state, policy, notes, instance),
         )
@@ -133,11 +137,19 @@ class Observer:
         begin = self._local.log_begin
         return self._starts.look(guard, answered=answered, now_s=now_s, refused=refused, log_begin=begin)
 
-    def _settle_checkpoint(self) -> None:
+    def _settle_checkpoint(self, now_s: float) -> None:
         signalled, monitor = self._signalled, self._local.monitor
-        if signalled.checkpointing and not monitor.checkpointing:
-            signalled.checkpointing = False
+        if not signalled.checkpointing or monitor.checkpointing:
+            return
+        signalled.checkpointing = False
+        if monitor.checkpoint_error is None:
             signalled.checkpointed_operation = signalled.checkpoint_operation
+        else:
+            signalled.checkpoint_failed_s = now_s
+
+    def _failed_checkpoint(self, now_s: float) -> FailedCheckpoint | None:
+        error, failed_s = self._local.monitor.checkpoint_error, self._signalled.checkpoint_failed_s
+        return FailedCheckpoint(now_s - failed_s, error) if error is not None and failed_s is not None else None
 
     def _directory(self, guard: GuardStatus | None) -> DirectorySeen:
         local = self._local

@@ -44,7 +44,7 @@ from appliance.ha.actions import (
     StopPostgres,
 )
 from appliance.ha.decide import RULES, decide, slot_name
-from appliance.ha.seen import DirectoryKind, LeaseSeen, Notes
+from appliance.ha.seen import DirectoryKind, FailedCheckpoint, LeaseSeen, Notes
 from tests.unit.cluster.building import LSN, member, state, vacant, with_members
 
 from .building import (
@@ -231,6 +231,19 @@ def test_a_switchover_checkpoints_stops_fast_and_gives_the_lease_back_when_postg
     assert [type(a) for a in actions(MOVING, down)] == [NoteFenced, Propose]
     assert actions(MOVING, down)[1].command.position == Position(2, LSN)
     assert actions(MOVING, crashed)[1].command.position is None
+
+
+def test_a_checkpoint_that_failed_is_made_again_after_a_pause_and_its_error_named():
+    requested = state(operations=(operation(),))
+    failed = primary(failed_checkpoint=FailedCheckpoint(0.9, "terminating connection"))
+    later = replace(failed, failed_checkpoint=FailedCheckpoint(1.0, "terminating connection"))
+
+    assert actions(requested, failed) == []
+    assert actions(requested, later) == [Checkpoint("op1")]
+    assert "the last one failed: terminating connection" in decide(requested, later, POLICY).because
+    opened = replace(NEW_PRIMARY, failed_checkpoint=failed.failed_checkpoint)
+    assert actions(OPENED, opened) == []
+    assert actions(OPENED, replace(opened, failed_checkpoint=later.failed_checkpoint)) == [Checkpoint()]
 
 
 @pytest.mark.parametrize("ended", [Phase.DONE, Phase.FAILED, Phase.PROMOTING, Phase.ELECTING])

@@ -1,0 +1,77 @@
+"""What the node's observer makes of a real PostgreSQL: checkpoints that end, and that fail."""
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from appliance.cluster.config import Policy
+from appliance.cluster.state import ClusterState, Member, NodeRole
+from appliance.ha.seen import Notes
+from appliance.node.guard_client import GuardStatus, Postmaster
+from appliance.node.observe import Observer, Signalled
+
+ME = Member("pg1", NodeRole.DATA, "127.0.0.1:7400", "http://127.0.0.1:8008", "127.0.0.1:5432")
+
+
+@pytest.fixture
+def node(primary):
+    """Its observer, beside a guard that says what a guard would say."""
+    postmaster = Postmaster(primary.process.pid, 0.0, primary.data_dir)
+    guard = GuardStatus(1, 1, True, postmaster, False, None, None, None, None)
+    local = SimpleNamespace(
+        monitor=primary.monitor,
+        data_dir=primary.data_dir,
+        binaries=primary.binaries,
+        log_file=primary.root / "log",
+        job=None,
+        replaced_kept_s=lambda: None,
+        settings_differ=lambda state, policy, source: False,
+    )
+    signalled = Signalled()
+    observer = Observer(ME, local, signalled)
+
+    def look():
+        return observer.look(ClusterState(), Policy(), guard, Notes(), None, None)
+
+    def checkpoint(operation):
+        """As the executor begins one."""
+        signalled.checkpoint_operation = operation
+        signalled.checkpointing = primary.monitor.checkpoint(20)
+
+    return SimpleNamespace(look=look, checkpoint=checkpoint)
+
+
+def until(node, claim, limit_s=10.0):
+    until_s = time.monotonic() + limit_s
+    while not claim(seen := node.look()):
+        assert time.monotonic() < until_s, seen
+        time.sleep(0.02)
+    return seen
+
+
+@contextmanager
+def stopped(pid):
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_checkpoint_that_failed_was_not_made_and_another_one_may_be(primary, node):
+    with stopped(int(primary.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"))):
+        node.checkpoint("op1")
+        assert node.look().checkpointing
+        primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'CHECKPOINT'")
+        seen = until(node, lambda seen: not seen.checkpointing)
+    assert seen.checkpointed_operation == ""
+    assert "terminating connection" in seen.failed_checkpoint.error
+    assert seen.failed_checkpoint.seconds < 1.0
+
+    node.checkpoint("op1")
+    seen = until(node, lambda seen: not seen.checkpointing)
+    assert (seen.checkpointed_operation, seen.failed_checkpoint) == ("op1", None)

@@ -1,0 +1,139 @@
+"""The executor: in order, until the first that fails; one proposal of a kind at a time; nothing is written by two."""
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.cluster.commands import Announce, Rebuild, Release
+from appliance.cluster.config import Policy
+from appliance.ha.actions import Decision, NoteFenced, Promote, Propose, StartPrimary, StopMode, StopPostgres
+from appliance.ha.seen import Notes
+from appliance.node.execute import Executor
+from appliance.node.guard_client import Deadline
+from appliance.node.lease import Lease
+from appliance.node.notes import NotesFile
+from appliance.node.observe import Signalled
+from tests.unit.cluster.building import member, state
+from tests.unit.ha.building import primary, standby
+
+from .building import Consensus, Guard, Said
+
+POLICY = Policy()
+RELEASE = Release(4, "pg1", "fenced")
+GIVE_BACK = (NoteFenced(4), Propose(RELEASE))
+
+
+class Local:
+    """This node's PostgreSQL, as far as it is told to do something."""
+
+    def __init__(self):
+        self.began = []
+
+    def start_primary(self, present, policy, deadline):
+        self.began.append(deadline)
+
+    def promote(self, own, assigned, deadline):
+        self.began.append(deadline)
+
+
+class Bench:
+    def __init__(self, directory):
+        self.directory, self.said, self.guard, self.local, self.woken = directory, Said(), Guard(), Local(), 0
+        self.consensus = Consensus(state())
+        self.notes = NotesFile(directory / "notes.json")
+        self.executor = Executor(
+            "pg1", self.consensus, self.local, self.guard, self.notes, Signalled(), self.said, self.wake
+        )
+        self.executor.index = self.consensus.index
+
+    def wake(self):
+        self.woken += 1
+
+    def run(self, *actions, seen=None, index=None):
+        self.executor.index = self.consensus.index if index is None else index
+        decision = Decision("the reason", actions, "a_rule")
+        self.executor.run(decision, self.consensus.state, seen or primary(), POLICY)
+        return self.consensus.commands
+
+
+@pytest.fixture
+def bench(tmp_path):
+    (tmp_path / "state").mkdir()
+    return Bench(tmp_path / "state")
+
+
+def test_r4_a_lease_is_not_given_back_when_that_could_not_be_noted(bench):
+    """The next node process would resume an epoch in which others may have been elected meanwhile."""
+    bench.directory.rmdir()
+
+    assert bench.run(*GIVE_BACK) == []
+    assert "NoteFenced" in bench.said.named("action.failed")[0]["error"]
+    bench.directory.mkdir()
+    assert bench.run(*GIVE_BACK) == [RELEASE]
+    assert NotesFile(bench.directory / "notes.json").value.fenced_epoch == 4
+
+
+def test_a_failure_is_told_once_until_it_changes(bench):
+    bench.guard.silent = True
+    for _ in range(3):
+        bench.run(StopPostgres(StopMode.FAST))
+    assert len(bench.said.named("action.failed")) == 1
+    bench.guard.silent = False
+    bench.run(StopPostgres(StopMode.FAST))
+    bench.guard.silent = True
+    bench.run(StopPostgres(StopMode.FAST))
+
+    assert len(bench.said.named("action.failed")) == 2
+
+
+@pytest.mark.parametrize("action", [StartPrimary(5), Promote(5, 3)], ids=str)
+def test_r4_nothing_is_opened_with_the_lease_of_another_epoch(bench, action):
+    bench.executor.lease = Lease(4, 1005.0)
+    bench.run(action, seen=standby("pg1"))
+    assert bench.local.began == []
+
+    bench.executor.lease = Lease(5, 1005.0)
+    bench.run(action, seen=standby("pg1"))
+    assert bench.local.began == [Deadline(5, 1005.0 - POLICY.guard_margin_s, POLICY.guard_margin_s / 2)]
+    assert bench.notes.value.epoch == 5, "obeyed, on disk, before it is done"
+
+
+def test_one_proposal_of_a_kind_at_a_time(bench):
+    announced = Announce(member("pg1"))
+    bench.run(Propose(RELEASE), Propose(announced), Propose(RELEASE))
+
+    assert bench.run(Propose(RELEASE)) == [RELEASE, announced]
+
+
+def test_what_became_of_a_proposal_is_noted_in_the_thread_of_the_loop(bench):
+    """The raft thread, which brings the answer, only wakes: a log that blocks or fails must not hold it up."""
+    bench.run(Propose(replace(RELEASE, epoch=3)))
+    bench.consensus.commit()
+    assert (bench.woken, bench.said.events) == (1, [])
+
+    bench.run()
+    assert bench.said.named("proposal.refused")[0]["reason"].startswith("epoch.moved")
+
+
+def test_nothing_is_proposed_from_a_state_that_does_not_show_yet_what_the_last_one_did(bench):
+    before = bench.consensus.index
+    bench.run(Propose(Rebuild("pg2")))
+    bench.consensus.commit()
+
+    assert len(bench.run(Propose(Rebuild("pg2")), Propose(Rebuild("pg3")), index=before)) == 1
+    assert len(bench.run(Propose(Rebuild("pg3")))) == 2
+
+
+@pytest.mark.parametrize("fate", [Consensus.refuse, Consensus.lose])
+def test_a_proposal_that_came_to_nothing_is_made_again(bench, fate):
+    bench.run(Propose(RELEASE))
+    fate(bench.consensus)
+
+    assert bench.run(Propose(RELEASE)) == [RELEASE, RELEASE]
+
+
+def test_notes_are_kept_as_they_are_on_the_disk(bench):
+    bench.run(NoteFenced(4))
+    bench.run(NoteFenced(3))
+
+    assert NotesFile(bench.directory / "notes.json").value == bench.notes.value == Notes(fenced_epoch=4)
