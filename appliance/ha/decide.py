@@ -51,7 +51,7 @@ def finish_job(state: ClusterState, seen: Observation, policy: Policy) -> Decisi
     given_up = start.give_bootstrap_up(state, seen)
     if given_up is not None:
         return given_up
-    left_s = 0.0 if job.kind == "initialise" else start.retry_after_s(job.kind) - job.seconds
+    left_s = 0.0 if job.kind == "initialise" else start.retry_after_s(job) - job.seconds
     if job.failed and left_s > 0:
         return Decision(f"{job.kind} failed: {job.error}")
     return Decision(f"{job.kind} ended", (FinishJob(),))

@@ -96,6 +96,8 @@ class JobSeen:
     failed: bool
     seconds: float
     """since it began, or since it ended when it runs no more"""
+    took_s: float = 0.0
+    """from beginning to end, or until now"""
     phase: str = ""
     done_bytes: int | None = None
     total_bytes: int | None = None

@@ -22,15 +22,17 @@ from appliance.ha.seen import DirectoryKind, JobSeen, Observation
 from appliance.ha.standby import upstream
 
 _RETRY_S = {"clone": 5.0, "rewind": 1.0}
+_SOURCE_AWAY_RETRY_S = 1.0
+"""Nothing is wrong here: a primary that is just being started answers within a moment."""
 _STOP_AGAIN_S = 2.0
 _START_PAUSE_S = 0.1
 """After a start that failed; doubled with each that follows."""
 _START_PAUSE_LIMIT_S = 5.0
 
 
-def retry_after_s(kind: str) -> float:
+def retry_after_s(job: JobSeen) -> float:
     """How long a failed job is shown before it is tried again."""
-    return _RETRY_S.get(kind, 5.0)
+    return _SOURCE_AWAY_RETRY_S if job.source_away else _RETRY_S.get(job.kind, 5.0)
 
 
 def progress(job: JobSeen) -> str:

@@ -257,6 +257,6 @@ class Executor:
             job=job.kind,
             failed=job.failed,
             error=job.error,
-            seconds=job.seconds,
+            seconds=round(job.took_s, 3),
         )
         self._local.job = None

@@ -171,6 +171,7 @@ class Observer:
             running=seen.running,
             failed=seen.ok is False,
             seconds=seen.seconds if self._job_ended_s is None else now_s - self._job_ended_s,
+            took_s=seen.seconds,
             phase=seen.phase,
             done_bytes=seen.done_bytes,
             total_bytes=seen.total_bytes,

@@ -13,7 +13,7 @@ class PostgresError(Exception):
         self.command = command
         self.exit_code = exit_code
         """None: no process of our own, or none that ended"""
-        self.lines = tuple(lines[-LAST_LINES:])
+        self.lines = tuple(line.strip() for line in lines[-LAST_LINES:])
         super().__init__(self._text())
 
     def _text(self) -> str:

@@ -18,6 +18,8 @@ def test_nodes_wait_for_a_bootstrap_and_form_a_cluster_after_one_command():
         assert done.returncode == 0, done
         assert cluster.wait_whole(START_LIMIT_S).name == "n2"
         assert cluster["n1"].view()["system_identifier"] in done.stdout
+        initialised = cluster["n2"].logged("job.ended", job="initialise", failed=False)
+        assert [job["seconds"] > 0.1 for job in initialised] == [True], "the log says how long it took"
 
 
 def test_a_node_alone_of_three_says_for_whom_it_waits():

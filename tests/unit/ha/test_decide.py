@@ -285,6 +285,8 @@ def test_long_work_goes_on_alone_and_a_failure_is_shown_before_it_is_tried_again
     assert actions(REBUILDING, replace(LOST, job=job())) == []
     assert actions(REBUILDING, replace(LOST, job=job(running=False, failed=True, seconds=1.0, error="no space"))) == []
     assert actions(REBUILDING, replace(LOST, job=job(running=False, failed=True, seconds=6.0))) == [FinishJob()]
+    away = job(running=False, failed=True, seconds=1.1, source_away=True)
+    assert actions(REBUILDING, replace(LOST, job=away)) == [FinishJob()]
     assert (
         "40 % of 10 MiB"
         in decide(REBUILDING, replace(LOST, job=job(done_bytes=4 << 20, total_bytes=10 << 20)), POLICY).because
