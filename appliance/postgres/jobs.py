@@ -68,7 +68,7 @@ class Job:
         packages = str(Path(appliance.__file__).parents[1])  # the node may run from a checkout
         with (directory / LOG_FILE).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "appliance.postgres.task", str(directory)],
+                [sys.executable, "-P", "-m", "appliance.postgres.task", str(directory)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory, start_new_session=True,
                 env=environment({_MARK: str(directory), "PYTHONPATH": packages}),
             )  # fmt: skip

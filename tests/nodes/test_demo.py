@@ -29,11 +29,12 @@ def directory():
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "appliance.cli.main", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "appliance.cli.main", *map(str, arguments)]
 
 
-def appliance(*arguments, limit_s=150):
-    return subprocess.run(command(*arguments), **PLACE, capture_output=True, timeout=limit_s, check=False)
+def appliance(*arguments, limit_s=150, cwd="/"):
+    place = PLACE | {"cwd": cwd}
+    return subprocess.run(command(*arguments), **place, capture_output=True, timeout=limit_s, check=False)
 
 
 def beside(*arguments):
@@ -72,9 +73,18 @@ def processes_below(directory):
     return found
 
 
+@pytest.fixture
+def somewhere(tmp_path):
+    """A directory that the run user may not enter, with files that must not be imported: a checkout, or a trap."""
+    tmp_path.chmod(0o700)
+    for name in ("appliance.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported from the working directory')")
+    return tmp_path
+
+
 @pytest.mark.timeout(300)
-def test_a_demo_from_up_to_down(directory):
-    up = appliance("demo", "up", "--dir", directory, "--detach")
+def test_a_demo_from_up_to_down(directory, somewhere):
+    up = appliance("demo", "up", "--dir", directory, "--detach", cwd=somewhere)
     assert up.returncode == 0, up.stderr
     assert "DSN     postgresql://app:" in up.stdout
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ from appliance.cli.demo.layout import DemoNode, write
 
 LOOK_S = 0.05
 _OURS = ("python", "postgres", "pg_", "initdb")
+
+
+def own_command() -> list[str]:
+    """This command again, as another process. `-P`: what happens to lie where the person stands is not imported."""
+    return [sys.executable, "-P", "-m", "appliance.cli.main"]
 
 
 def note(file: Path, pid: int) -> None:

@@ -13,7 +13,7 @@ from threading import Event
 import psutil
 
 from appliance.cli.demo.layout import DemoNode, Layout
-from appliance.cli.demo.processes import end_leftovers, note
+from appliance.cli.demo.processes import end_leftovers, note, own_command
 from appliance.cli.output import say
 
 RESTART_AFTER_S = 1.0
@@ -73,7 +73,7 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         node = child.node
-        command = [sys.executable, "-m", "appliance.cli.main", "node", "--config", str(node.config)]
+        command = [*own_command(), "node", "--config", str(node.config)]
         with node.log.open("ab") as log:
             child.process = subprocess.Popen(
                 command,

@@ -14,7 +14,7 @@ from appliance.cli.change import expect_bootstrap
 from appliance.cli.client import Client, Document
 from appliance.cli.demo.layout import DemoNode, Layout, chosen, default_directory, is_demo, plan, supervisor_log
 from appliance.cli.demo.place import become_run_user, prepare
-from appliance.cli.demo.processes import noted
+from appliance.cli.demo.processes import noted, own_command
 from appliance.cli.demo.status import demo_client, demo_uri
 from appliance.cli.demo.supervisor import Supervisor, last_line
 from appliance.cli.exits import Code, CommandError
@@ -159,7 +159,7 @@ def detached(directory: str, asked: Asked) -> int:
     """Start the foreground form in the background, and come back when the cluster stands."""
     place = chosen(directory)
     prepare(place)
-    command = [sys.executable, "-m", "appliance.cli.main", "demo", "up", "--dir", str(place)]
+    command = [*own_command(), "demo", "up", "--dir", str(place)]
     command += ["--nodes", str(asked.nodes), "--ttl", asked.ttl, "--timeout", f"{asked.timeout_s:g}s"]
     log = supervisor_log(place)
     # It shows the connection string, password included.
