@@ -6,7 +6,7 @@ A request that may have reached a node is never sent to another one: its outcome
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 
@@ -17,6 +17,8 @@ CONNECT_LIMIT_S = 2.0
 READ_LIMIT_S = 4.0
 CHANGE_LIMIT_S = 15.0
 """the API itself answers a change within about eight seconds"""
+AWAKE_LIMIT_S = 1.0
+"""a node answers this from memory"""
 
 Document = Mapping[str, Any]
 
@@ -42,13 +44,21 @@ class Answer:
         return str(self.body.get(key, "")) if isinstance(self.body, Mapping) else ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why an endpoint was of no use."""
+
+    line: str
+    because: Literal["away", "quorum", "denied"]
+
+
 class Client:
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self.endpoints = endpoints
 
     def get(self, path: str, accept: Callable[[Answer], bool] = lambda answer: answer.ok) -> Answer:
         """The first answer that is acceptable, else the last one there was. Raises CommandError 3 without any."""
-        failures: list[str] = []
+        failures: list[_Failure] = []
         last: Answer | None = None
         for answer in self._answers(path, failures):
             if accept(answer):
@@ -60,11 +70,12 @@ class Client:
 
     def cluster(self) -> Document:
         """The cluster as a node with a quorum sees it, else the view with the most applied (stale)."""
-        failures: list[str] = []
+        failures: list[_Failure] = []
         views: list[Document] = []
         for answer in self._answers("/api/v1/cluster", failures):
             if not answer.ok:
-                failures.append(f"{answer.endpoint.shown}: HTTP {answer.status} {answer.text('detail')}")
+                said = f"{answer.endpoint.shown}: HTTP {answer.status} {answer.text('detail')}"
+                failures.append(_Failure(said, "away"))
                 continue
             views.append(answer.body)
             if answer.body["quorum"]:
@@ -75,30 +86,34 @@ class Client:
 
     def change(self, path: str, body: Document, *, operation: str, dry_run: bool = False) -> Answer:
         """POST a request under its operation id. Refusals are answers; what cannot go on raises CommandError."""
-        failures: list[str] = []
-        without_quorum: Answer | None = None
+        failures: list[_Failure] = []
         for endpoint in self.endpoints:
             try:
-                answer = _call(endpoint, "POST", path, body=body, operation=operation, dry_run=dry_run)
-            except _NEVER_SENT as error:
-                failures.append(f"{endpoint.shown}: {_because(error)}")
-                continue
+                if len(self.endpoints) > 1:
+                    # A node that hangs takes the connection all the same, and what it got could go nowhere else.
+                    _call(endpoint, "GET", "/liveness", limit_s=AWAKE_LIMIT_S)
             except httpx2.HTTPError as error:
-                raise unknown(operation, f"{endpoint.shown} did not answer: {_because(error)}") from None
+                failures.append(_failure(endpoint, error))
+                continue
+            try:
+                answer = _call(endpoint, "POST", path, body=body, operation=operation, dry_run=dry_run)
+            except httpx2.HTTPError as error:
+                if not (dry_run or isinstance(error, _NEVER_SENT)):
+                    raise unknown(operation, f"{endpoint.shown} did not answer: {_because(error)}") from None
+                failures.append(_failure(endpoint, error))
+                continue
             if answer.status == 503 and answer.code == "quorum.none":
-                without_quorum = answer
+                failures.append(_Failure(f"{endpoint.shown}: {answer.text('detail')}", "quorum"))
                 continue
             return _passed(answer, operation)
-        if without_quorum is not None:
-            raise _no_quorum(without_quorum)
         raise _unreachable(failures)
 
-    def _answers(self, path: str, failures: list[str]) -> Iterator[Answer]:
+    def _answers(self, path: str, failures: list[_Failure]) -> Iterator[Answer]:
         for endpoint in self.endpoints:
             try:
                 yield _call(endpoint, "GET", path)
             except httpx2.HTTPError as error:
-                failures.append(f"{endpoint.shown}: {_because(error)}")
+                failures.append(_failure(endpoint, error))
 
 
 def connect() -> Client:
@@ -118,6 +133,7 @@ def _call(
     body: Document | None = None,
     operation: str = "",
     dry_run: bool = False,
+    limit_s: float = 0.0,
 ) -> Answer:
     headers = {"Idempotency-Key": operation} if operation else {}
     if endpoint.token:
@@ -127,7 +143,8 @@ def _call(
         uds=str(endpoint.socket) if endpoint.socket is not None else None,
         verify=endpoint.url.startswith("https"),
     )
-    limits = httpx2.Timeout(READ_LIMIT_S if method == "GET" else CHANGE_LIMIT_S, connect=CONNECT_LIMIT_S)
+    limit_s = limit_s or (READ_LIMIT_S if method == "GET" else CHANGE_LIMIT_S)
+    limits = httpx2.Timeout(limit_s, connect=CONNECT_LIMIT_S)
     with httpx2.Client(transport=transport, base_url=endpoint.url, timeout=limits, headers=headers) as client:
         response = client.request(method, path, json=body, params={"dry_run": "true"} if dry_run else None)
     try:
@@ -140,15 +157,26 @@ def _because(error: Exception) -> str:
     return (str(error) or type(error).__name__).lower()
 
 
-def _unreachable(failures: Sequence[str]) -> CommandError:
-    if len(failures) == 1:
-        return CommandError(Code.UNREACHABLE, f"no node answers: {failures[0]}; is the node running?")
-    return CommandError(Code.UNREACHABLE, "no node answers; are the nodes running?", failures)
+def _failure(endpoint: Endpoint, error: Exception) -> _Failure:
+    # The client wraps the system's error: only its argument tells which one it was.
+    denied = any(isinstance(inner, PermissionError) for inner in getattr(error.__cause__, "args", ()))
+    return _Failure(f"{endpoint.shown}: {_because(error)}", "denied" if denied else "away")
 
 
-def _no_quorum(answer: Answer) -> CommandError:
-    hint = [answer.text("hint")] if answer.text("hint") else []
-    return CommandError(Code.UNREACHABLE, f"no quorum, nothing was changed: {answer.text('detail')}", hint)
+def _unreachable(failures: Sequence[_Failure]) -> CommandError:
+    """One failure stands in the message, several stand below it."""
+    kinds, lines = {failure.because for failure in failures}, [failure.line for failure in failures]
+    code, one = Code.UNREACHABLE, len(failures) == 1
+    if "quorum" in kinds:
+        what, would_do = "no quorum, nothing was changed", "start the missing nodes or mend the network"
+    elif kinds == {"denied"}:
+        code = Code.NOT_ALLOWED
+        what, would_do = "not allowed", "be root or the user whom the node runs as, or use --api http://HOST:8008"
+    else:
+        what, would_do = "no node answers", "is the node running?" if one else "are the nodes running?"
+    if one:
+        return CommandError(code, f"{what}: {lines[0]}; {would_do}")
+    return CommandError(code, f"{what}; {would_do}", lines)
 
 
 def unknown(operation: str, why: str) -> CommandError:

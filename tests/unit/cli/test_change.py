@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -144,6 +145,36 @@ def test_no_quorum_is_3_and_unknown_is_5(appliance, node, config, answer, code, 
     assert found.code == code
     assert words in found.err
     assert code == 3 or node.requests[0].id in found.err
+
+
+def test_a_node_without_a_quorum_is_not_said_to_be_silent(appliance, node, config):
+    node.answer = NO_QUORUM
+    found = appliance("switchover", "--yes", "--config", config)
+
+    assert found.err.startswith("appliance: no quorum, nothing was changed: ")
+    assert "is the node running" not in found.err
+
+
+@pytest.fixture
+def frozen():
+    """The API of a stopped process: the kernel takes connections, nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_a_change_passes_by_a_node_that_hangs(appliance, walking, url, frozen):
+    found = appliance("switchover", "--yes", "--api", f"{frozen},{url}", "--token", TOKEN)
+
+    assert found.code == 0, found.err
+    assert len(walking.requests) == 1
+
+
+def test_a_dry_run_without_an_answer_is_no_unknown_outcome(appliance, frozen, monkeypatch):
+    monkeypatch.setattr("appliance.cli.client.CHANGE_LIMIT_S", 0.3)
+    found = appliance("switchover", "--dry-run", "--api", frozen)
+
+    assert found.code == 3
+    assert "no node answers" in found.err
 
 
 def test_over_tcp_a_token_is_needed(appliance, walking, url, monkeypatch):
