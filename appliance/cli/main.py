@@ -265,6 +265,13 @@ def run(arguments: Sequence[str]) -> int:
         # The reader went away: nothing more to say, and nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Code.FAILED
+    except OSError as error:
+        # Files that one may not read, a full disk: no defect of ours, so no traceback.
+        if error.strerror is None:
+            raise
+        said = error.strerror.lower()
+        say(sys.stderr, f"appliance: {error.filename}: {said}" if error.filename else f"appliance: {said}")
+        return Code.NOT_ALLOWED if isinstance(error, PermissionError) else Code.FAILED
 
 
 def _usage(error: TyperException) -> int:

@@ -59,13 +59,20 @@ def _url(text: str) -> str:
 
 
 def _local(path: Path) -> Target:
-    if path.is_dir():
+    if _is_directory(path):
         from appliance.cli.demo.layout import Layout
 
         configs = [node.config for node in Layout.load(path).nodes]
     else:
         configs = [path]
     return Target([_endpoint(config) for config in configs], configs)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:
+        raise CommandError(Code.NOT_ALLOWED, f"{path}: permission denied; use --api http://HOST:8008") from None
 
 
 def _endpoint(path: Path) -> Endpoint:

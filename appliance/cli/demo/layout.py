@@ -80,6 +80,8 @@ class Layout:
         try:
             manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
             nodes = [DemoNode(directory=directory / node["name"], **node) for node in manifest["nodes"]]
+        except PermissionError:
+            raise  # there may well be one
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = (error.strerror or "unreadable").lower() if isinstance(error, OSError) else "not readable as one"
             message = f"{directory}: no demo there ({MANIFEST}: {why}); `appliance demo up` starts one"

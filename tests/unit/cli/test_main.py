@@ -1,6 +1,7 @@
 """The command line itself: fast help, one line for every error, options that stand anywhere."""
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -13,9 +14,9 @@ from appliance.cli.options import hoisted, seconds
 ROOT = Path(__file__).parents[3]
 
 
-def process(*arguments):
+def process(*arguments, **options):
     command = [sys.executable, "-m", "appliance.cli.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False, **options)
 
 
 def test_help_is_fast_and_lists_the_commands():
@@ -92,6 +93,36 @@ def test_a_node_that_does_not_answer_is_3(appliance):
     assert found.err == (
         "appliance: no node answers: http://127.0.0.1:1: [errno 111] connection refused; is the node running?\n"
     )
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """Nobody may enter it, and who runs the command is not root."""
+    place = tmp_path / "closed"
+    place.mkdir(mode=0)
+    if os.geteuid() == 0:
+        for directory in (tmp_path, *tmp_path.parents[:-2]):
+            directory.chmod(directory.stat().st_mode | 0o011)
+    yield place
+    place.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["status", "--config", "PLACE/node.yml"], "PLACE/node.yml: permission denied; use --api"),
+        (["demo", "status", "--dir", "PLACE/below"], "permission denied"),
+        (["demo", "up", "--dir", "PLACE/below"], "permission denied"),
+    ],
+)
+def test_what_this_user_may_not_read_is_one_line_and_6(closed, arguments, words):
+    nobody = pwd.getpwnam("nobody")
+    someone = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    found = process(*(argument.replace("PLACE", str(closed)) for argument in arguments), **someone)
+
+    assert found.returncode == 6, found.stderr
+    assert words.replace("PLACE", str(closed)) in found.stderr
+    assert found.stderr.count("\n") == 1
 
 
 def test_a_closed_pipe_is_no_traceback():
