@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -84,9 +85,16 @@ async def on_problem(_request: Request, error: Exception) -> Response:
 
 async def on_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    mistakes = [Mistake(_place(e["loc"]), str(e["msg"])) for e in error.errors()]
+    mistakes = [_mistake(e) for e in error.errors()]
     detail = "; ".join(f"{m.field}: {m.message}" for m in mistakes)
     return respond(problem(422, "request.invalid", detail, errors=mistakes))
+
+
+def _mistake(found: Mapping[str, Any]) -> Mistake:
+    if found["type"] == "json_invalid":
+        # FastAPI gives the place of the character as if it were a field.
+        return Mistake("body", f"not JSON at character {found['loc'][-1]}: {found['ctx']['error']}")
+    return Mistake(_place(found["loc"]), str(found["msg"]))
 
 
 def _place(location: Sequence[object]) -> str:

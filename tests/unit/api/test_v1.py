@@ -245,7 +245,11 @@ def test_a_key_with_odd_characters_is_refused(trusted):
 
 def test_junk_and_giants_are_refused(trusted):
     json = {"content-type": "application/json"}
-    is_problem(trusted.post("/api/v1/switchovers", content=b"{not json", headers=json), 422, "request.invalid")
+    problem = is_problem(
+        trusted.post("/api/v1/switchovers", content=b"{not json", headers=json), 422, "request.invalid"
+    )
+    assert [mistake["field"] for mistake in problem["errors"]] == ["body"]
+    assert problem["detail"].startswith("body: not JSON at character 1: ")
     is_problem(trusted.post("/api/v1/switchovers", content=b" " * 65537, headers=json), 413, "body.too_large")
     chunks = (b" " * 1024 for _ in range(65))
     is_problem(trusted.post("/api/v1/switchovers", content=chunks, headers=json), 413, "body.too_large")
