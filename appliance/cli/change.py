@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.cli.checks import check_lines, refused
-from appliance.cli.client import Client, Document, connect, unknown
+from appliance.cli.client import Answer, Client, Document, connect, unknown
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.output import Format, Table, emit, say
 
@@ -71,19 +71,31 @@ def carry_out(change: Change, manner: Manner) -> int:
 
 def _show_plan(client: Client, change: Change, manner: Manner) -> None:
     answer = client.change(change.path, change.body, operation=secrets.token_hex(8), dry_run=True)
-    if not answer.ok:
-        raise refused(change.what, answer)
-    checks = answer.body.get("checks", [])
-    lines = [*check_lines(checks), answer.text("message")]
     if manner.dry_run:
-        rows = [[c["code"], c["candidate"], str(c["ok"]).lower(), c["detail"]] for c in checks]
-        emit(answer.body, Table(["CHECK", "CANDIDATE", "OK", "DETAIL"], rows), manner.output, text=lines)
+        _emit_checks(change.what, answer, manner.output)
+    elif not answer.ok:
+        raise refused(change.what, answer)
     else:
-        say(sys.stderr, *lines)
+        say(sys.stderr, *_verdict(answer))
+
+
+def _emit_checks(what: str, answer: Answer, output: Format) -> None:
+    """What a dry run is asked for are the checks, whether they pass or not. Raises CommandError 4 when one does not."""
+    checks = answer.body.get("checks", [])
+    if answer.ok or output is not Format.TABLE:
+        rows = [[c["code"], c["candidate"], str(c["ok"]).lower(), c["detail"]] for c in checks]
+        emit(answer.body, Table(["CHECK", "CANDIDATE", "OK", "DETAIL"], rows), output, text=_verdict(answer))
+    if not answer.ok:
+        raise refused(what, answer)
+
+
+def _verdict(answer: Answer) -> list[str]:
+    return [*check_lines(answer.body.get("checks", [])), answer.text("message")]
 
 
 def _ask(change: Change) -> None:
-    say(sys.stderr, f"{change.question} [y/N] ")
+    sys.stderr.write(f"{change.question} [y/N] ")
+    sys.stderr.flush()
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
@@ -147,11 +159,11 @@ def bootstrap(timeout_s: float, wait: bool, output: Format, dry_run: bool = Fals
     client = connect()
     operation = secrets.token_hex(8)
     answer = client.change("/api/v1/bootstrap", {}, operation=operation, dry_run=dry_run)
+    if dry_run:
+        _emit_checks("bootstrap", answer, output)
+        return Code.DONE
     if not answer.ok:
         raise refused("bootstrap", answer)
-    if dry_run:
-        emit(answer.body, Table([], []), output, text=[*check_lines(answer.body["checks"]), answer.text("message")])
-        return Code.DONE
     if not wait:
         emit(answer.body, Table(["ID"], [[operation]]), output, text=[operation])
         return Code.UNKNOWN

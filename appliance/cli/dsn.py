@@ -10,7 +10,7 @@ from pathlib import Path
 from appliance.cli.client import Client
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.node_file import load
-from appliance.cli.output import say
+from appliance.cli.output import Format, Table, emit, say
 from appliance.cli.target import find_target
 from appliance.node.config import NodeConfig
 from appliance.postgres.dsn import dsn as uri
@@ -52,13 +52,15 @@ class Application:
     hint: str = ""
 
 
-def dsn(role: Role, form: Form) -> int:
+def dsn(role: Role, form: Form, output: Format) -> int:
     target = find_target()
     hosts = member_hosts(Client(target.endpoints))
     application = read_application(target.configs)
     if application.hint:
         say(sys.stderr, f"appliance: {application.hint}")
-    say(sys.stdout, *render(hosts, application, role, form))
+    document = {"dsn": write_uri(hosts, application, role), **_pairs(hosts, application, role)}
+    table = Table([key.upper() for key in document], [list(document.values())])
+    emit(document, table, output, text=render(hosts, application, role, form))
     return Code.DONE
 
 
@@ -96,6 +98,14 @@ def _application(config: NodeConfig) -> Application:
 def render(hosts: Sequence[tuple[str, int]], application: Application, role: Role, form: Form) -> list[str]:
     if form is Form.URI:
         return [write_uri(hosts, application, role)]
+    pairs = _pairs(hosts, application, role)
+    if form is Form.ENV:
+        return [f"{_ENVIRONMENT[key]}={shlex.quote(value)}" for key, value in pairs.items()]
+    return [" ".join(f"{key}={_quoted(value)}" for key, value in pairs.items())]
+
+
+def _pairs(hosts: Sequence[tuple[str, int]], application: Application, role: Role) -> dict[str, str]:
+    """As libpq names them; what is not known is left out."""
     pairs = {
         "host": ",".join(host for host, _ in hosts),
         "port": ",".join(str(port) for _, port in hosts),
@@ -105,10 +115,7 @@ def render(hosts: Sequence[tuple[str, int]], application: Application, role: Rol
         "target_session_attrs": _SESSION[role],
         "connect_timeout": str(CONNECT_LIMIT_S),
     }
-    written = {key: value for key, value in pairs.items() if value}
-    if form is Form.ENV:
-        return [f"{_ENVIRONMENT[key]}={shlex.quote(value)}" for key, value in written.items()]
-    return [" ".join(f"{key}={_quoted(value)}" for key, value in written.items())]
+    return {key: value for key, value in pairs.items() if value}
 
 
 def write_uri(hosts: Sequence[tuple[str, int]], application: Application, role: Role) -> str:

@@ -146,12 +146,13 @@ def history(
 def dsn(
     role: Annotated[str, typer.Option(help="rw, ro or any.")] = "rw",
     form: Annotated[str, typer.Option("--format", "-f", help="uri, kv or env.")] = "uri",
+    output: Output = Format.TABLE,
 ) -> int:
     """The connection string of the cluster: names every member, finds the primary by itself."""
     from appliance.cli import dsn
     from appliance.cli.options import one_of
 
-    return dsn.dsn(one_of("--role", dsn.Role, role), one_of("--format", dsn.Form, form))
+    return dsn.dsn(one_of("--role", dsn.Role, role), one_of("--format", dsn.Form, form), output)
 
 
 @app.command()

@@ -31,7 +31,10 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
         if argument == "--":
             return [*front, *rest, argument, *given]
         if argument in ANYWHERE:
-            front += [argument, *(value for value in [next(given, None)] if value is not None)]
+            value = next(given, None)
+            if value is None:
+                raise CommandError(Code.USAGE, f"option '{argument}' requires an argument; see `appliance --help`")
+            front += [argument, value]
         elif argument.startswith(tuple(f"{option}=" for option in ANYWHERE)):
             front.append(argument)
         else:

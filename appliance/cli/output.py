@@ -48,7 +48,8 @@ def rendered(document: object, table: Table, wanted: Format, *, text: Sequence[s
 
             return [yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip()]
         case Format.TSV:
-            return ["\t".join(row) for row in [table.header, *table.rows]]
+            # A tab or a line break within a cell would be one between cells.
+            return ["\t".join(" ".join(cell.split()) for cell in row) for row in [table.header, *table.rows]]
         case Format.NAME:
             return [row[0] for row in table.rows]
         case Format.TABLE:

@@ -7,7 +7,7 @@ from appliance.cli.change import operation_table
 from appliance.cli.client import Answer, Document, connect
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.output import Format, Table, emit
-from appliance.cli.status import members_table
+from appliance.cli.status import members_lines, members_table
 
 
 def history(output: Format, limit: int) -> int:
@@ -38,7 +38,7 @@ def operation(name: str, output: Format) -> int:
 
 def members(output: Format) -> int:
     view = connect().cluster()
-    emit(view["members"], members_table(view), output)
+    emit(view["members"], members_table(view), output, text=members_lines(view))
     return Code.DONE
 
 

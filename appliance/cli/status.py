@@ -63,7 +63,7 @@ def _code(view: Document, exit_code: bool) -> int:
 def screen(view: Document) -> Iterator[str]:
     yield _headline(view)
     yield ""
-    yield from members_table(view).lines()
+    yield from members_lines(view)
     yield ""
     yield from _facts(view)
     for problem in view["problems"]:
@@ -87,13 +87,20 @@ def members_table(view: Document) -> Table:
     return Table(["MEMBER", "HOST", "ROLE", "STATE", "TL", "LAG", "AGE", "RAFT", "DOING"], rows)
 
 
+def members_lines(view: Document) -> list[str]:
+    """The same for people, who find the primary at a glance."""
+    table = members_table(view)
+    rows = [[*row[:2], "● " * (row[2] == "primary") + row[2], *row[3:]] for row in table.rows]
+    return Table(table.header, rows).lines()
+
+
 def _member(member: Mapping[str, Any], raft: Mapping[str, Any]) -> list[str]:
     host = f"{member['host']}:{member['port']}" if member["port"] else member["host"] or "-"
     doing = " ".join(filter(None, [member["doing"], member["progress"]])) or "-"
     return [
         member["name"],
         host,
-        ("● " if member["role"] == "primary" else "") + member["role"],
+        member["role"],
         member["state"] + (" (restart pending)" if member["pending_restart"] else ""),
         str(member["timeline"] or "-"),
         "-" if member["role"] in {"primary", "witness"} else size(member["lag_bytes"]),

@@ -59,6 +59,16 @@ def test_the_dsn_names_every_member_primary_first_with_the_password(appliance, c
     assert found.out == f"postgresql://app:p%40ss%20word@{hosts}/shop?{query}\n"
 
 
+def test_the_dsn_as_a_document(appliance, config, tmp_path):
+    (tmp_path / "application.password").write_text("secret")
+    document = json.loads(appliance("dsn", "--config", config, "-o", "json").out)
+
+    assert document["dsn"] == appliance("dsn", "--config", config).out.strip()
+    assert appliance("dsn", "--config", config, "-o", "name").out.strip() == document["dsn"]
+    assert (document["host"], document["port"]) == ("10.0.0.1,10.0.0.2,10.0.0.3", "5432,5432,5432")
+    assert (document["user"], document["password"], document["dbname"]) == ("app", "secret", "shop")
+
+
 def test_a_password_that_cannot_be_read_is_said(appliance, config, tmp_path):
     found = appliance("dsn", "--config", config)
 

@@ -9,7 +9,7 @@ import yaml
 
 from appliance.api.server import ApiServer
 from appliance.cli import status
-from appliance.cli.output import say
+from appliance.cli.output import Format, Table, rendered, say
 from appliance.cluster.state import LeaseStatus
 from tests.unit.api import building
 
@@ -36,11 +36,12 @@ def test_json_and_yaml_are_the_object_of_the_api(appliance, url):
 
 def test_names_and_tab_separated(appliance, url):
     assert appliance("status", "--api", url, "-o", "name").out == "pg1\npg2\npg3\n"
-    assert appliance("members", "list", "--api", url, "-o", "tsv").out.splitlines()[2].split("\t")[:3] == [
-        "pg2",
-        "10.0.0.2:5432",
-        "standby",
-    ]
+    rows = [line.split("\t") for line in appliance("members", "list", "--api", url, "-o", "tsv").out.splitlines()]
+    assert [row[0:3:2] for row in rows[1:]] == [["pg1", "primary"], ["pg2", "standby"], ["pg3", "standby"]]
+
+
+def test_a_cell_keeps_within_its_column():
+    assert rendered({}, Table(["A", "B"], [["one\ttwo\nthree", "4"]]), Format.TSV) == ["A\tB", "one two three\t4"]
 
 
 def test_it_finds_the_node_on_this_host_by_its_file(appliance, config, monkeypatch):
