@@ -95,7 +95,7 @@ def test_a_demo_from_up_to_down(directory, somewhere):
 
     shown = status(directory)
     assert {"name", "api_url", "role", "data_dir", "pid"} <= set(shown["members"][0])
-    assert [m["role"] for m in shown["members"]].count("standby") == 2
+    assert [m["role"] for m in shown["members"]] == ["primary", "standby", "standby"]
     owners = {psutil.Process(m["pid"]).uids().real for m in shown["members"]}
     assert len(owners) == 1
     assert 0 not in owners
@@ -141,6 +141,9 @@ def test_interrupted_in_the_foreground_it_keeps_its_data_and_goes_on_with_it(dir
         out, err = up.communicate(timeout=120)
         assert up.returncode == 0, err
         assert "DSN     postgresql://app:" in out
+        told = [line.partition(" s  ")[2] for line in err.splitlines() if " s  " in line]
+        assert told[-1] == "all nodes are up"
+        assert len(told) < 12, "what changes is told, not every number"
         assert processes_below(directory) == []
     kept = appliance("demo", "down", "--keep", "--dir", directory)
     assert (kept.stdout, directory.exists()) == (f"kept {directory}\n", True)

@@ -93,7 +93,9 @@ class Supervisor:
         child.exits += 1
         child.start_at_s = max(_now_s() + RESTART_AFTER_S, held_s)
         again_s = child.start_at_s - _now_s()
-        say(sys.stderr, f"{child.node.name}: node process ended ({_shown(code)}); again in {again_s:.0f} s")
+        # One that was killed had nothing to say.
+        why = f": {last_line(child.node)}" if code > 0 else ""
+        say(sys.stderr, f"{child.node.name}: node process ended ({_shown(code)}){why}; again in {again_s:.0f} s")
 
     def _end(self) -> None:
         """SIGINT: each node stops PostgreSQL, then its guard and itself; what is left then is ended from here."""

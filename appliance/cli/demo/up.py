@@ -65,8 +65,7 @@ def _layout(place: Path, asked: Asked) -> Layout:
 
 def _bring_up(supervisor: Supervisor, timeout_s: float) -> bool:
     """Bootstrap and wait until all stream; False when told to stop before. Raises CommandError when it fails."""
-    client = demo_client(supervisor.layout)
-    start = _Start(client, len(supervisor.layout.nodes))
+    start = _Start(supervisor.layout)
     deadline_s = time.monotonic() + timeout_s
     while not supervisor.stopping:
         supervisor.look()
@@ -88,9 +87,11 @@ def _failed(node: DemoNode, what: str) -> CommandError:
 class _Start:
     """One attempt after the other: bootstrap until it is accepted or was done before, then wait for the standbys."""
 
-    def __init__(self, client: Client, nodes: int) -> None:
-        self.client = client
-        self.nodes = nodes
+    def __init__(self, layout: Layout) -> None:
+        self.client = demo_client(layout)
+        # Only one is asked, so that every demo begins with the same primary.
+        self.first = Client(self.client.endpoints[:1])
+        self.nodes = len(layout.nodes)
         self.bootstrapped = False
         self.missing = "the nodes do not answer yet"
         self._said = ""
@@ -106,33 +107,37 @@ class _Start:
             self.missing = " ".join([str(error), *error.lines])
             return False
         expect_bootstrap(view, self._operation)
-        self.missing = _missing(view, self.nodes)
-        if self.missing != self._said:
+        kind, self.missing = _missing(view, self.nodes)
+        if kind != self._said:
             took_s = time.monotonic() - self._began_s
             say(sys.stderr, f"{took_s:5.1f} s  {self.missing or 'all nodes are up'}")
-            self._said = self.missing
+            self._said = kind
         return not self.missing
 
     def _bootstrap(self) -> None:
         self._operation = secrets.token_hex(8)
-        answer = self.client.change("/api/v1/bootstrap", {}, operation=self._operation)
+        answer = self.first.change("/api/v1/bootstrap", {}, operation=self._operation)
         if not answer.ok and answer.code not in {"bootstrap.done", "bootstrap.running"}:
             # The raft leader has not heard of the node yet, say: asked again.
             raise CommandError(Code.REFUSED, f"bootstrap: {answer.text('detail')}")
         self.bootstrapped = True
 
 
-def _missing(view: Document, nodes: int) -> str:
-    """What is not as it will be; empty when the primary is open and every other node streams."""
+def _missing(view: Document, nodes: int) -> tuple[str, str]:
+    """What is not as it will be: which kind of thing, and in words, whose numbers change all the time.
+
+    Empty words when the primary is open and every other node streams.
+    """
     if not view["quorum"]:
-        return view["waiting_for"] or "no quorum yet"
+        return "quorum", view["waiting_for"] or "no quorum yet"
     if view["primary"] is None:
-        return "no primary yet"
-    critical = [problem["message"] for problem in view["problems"] if problem["severity"] == "critical"]
+        return "primary", "no primary yet"
+    critical = [problem for problem in view["problems"] if problem["severity"] == "critical"]
     if critical:
-        return str(critical[0])
+        return critical[0]["code"], critical[0]["message"]
     streaming = [m for m in view["members"] if m["name"] == view["primary"] or m["state"] == "streaming"]
-    return "" if len(streaming) == nodes else f"{len(streaming)} of {nodes} nodes are there"
+    words = "" if len(streaming) == nodes else f"{len(streaming)} of {nodes} nodes are there"
+    return words or "up", words
 
 
 def banner(layout: Layout, *, default: bool) -> list[str]:
