@@ -9,7 +9,8 @@ from appliance.api.view import MemberView
 from appliance.cluster.state import HistoryEntry, Operation
 from appliance.ha.checks import Check
 
-_Name = Annotated[str, Field(max_length=200)]
+NAME_LIMIT = 200
+_Name = Annotated[str, Field(max_length=NAME_LIMIT)]
 _From = Annotated[_Name, Field(alias="from", description="refuse unless this member is the primary")]
 _Text = Annotated[str, Field(max_length=1000)]
 

@@ -6,8 +6,9 @@ Scheduled ones are refused; everything else that Patroni lets one POST is not he
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
+from appliance.api.bodies import NAME_LIMIT
 from appliance.api.desk import Desk, new_id
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.state import Operation, Phase
@@ -68,7 +69,7 @@ def _read(kind: Kind, raw: bytes) -> _Asked | Text:
 
 def _checked(kind: Kind, body: Mapping[str, object]) -> _Asked | Text:
     leader, candidate = body.get("leader") or "", body.get("candidate") or body.get("member") or ""
-    if not isinstance(leader, str) or not isinstance(candidate, str):
+    if not _may_be_a_name(leader) or not _may_be_a_name(candidate):
         return Text(400, "leader and candidate must be names of members")
     if kind == "failover" and not candidate:
         return Text(400, "Failover could be performed only to a specific candidate")
@@ -80,6 +81,11 @@ def _checked(kind: Kind, body: Mapping[str, object]) -> _Asked | Text:
         return Text(400, "Switchover target and source are the same")
     # With a leader named Patroni takes a failover for a switchover.
     return _Asked("switchover" if leader else kind, leader, candidate)
+
+
+def _may_be_a_name(value: object) -> TypeGuard[str]:
+    r"""JSON may hold halves of characters (`\ud800`), which no answer could repeat."""
+    return isinstance(value, str) and len(value) <= NAME_LIMIT and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _not_accepted(kind: Kind, answer: OperatorAnswer) -> Text:

@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 connection, with the peer's uid and with limits: this process also renews a lease."""
 
 import asyncio
+import re
 import socket
 import struct
 
@@ -13,6 +14,9 @@ CONNECTIONS_LIMIT = 500
 """More would eat the descriptors that the rest of the node needs."""
 HEAD_LIMIT_S = 5.0
 """For a request's first line and headers; without a limit a slow sender holds its connection for ever."""
+
+_HEAD = re.compile(rb"([^\r\n]+ HTTP/1\.1\r?\n)((?:[^\r\n]+\r?\n)*)\r?\n")
+_HOST = re.compile(rb"^host[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid"""
@@ -33,7 +37,8 @@ class Connection(H11Protocol):
         self._limit_head()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        begins = self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+        super().data_received(_with_host(data) if begins else data)
         self._limit_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,6 +55,17 @@ class Connection(H11Protocol):
         if self._head_limit is not None:
             self._head_limit.cancel()
             self._head_limit = None
+
+
+def _with_host(data: bytes) -> bytes:
+    """HAProxy's checks in HTTP/1.1 have no Host unless one is configured. Patroni answers them, h11 does not.
+
+    A request whose headers come in several parts goes on as it came.
+    """
+    head = _HEAD.match(data)
+    if head is None or _HOST.search(head[2]):
+        return data
+    return head[1] + b"Host:\r\n" + data[head.end(1) :]
 
 
 def _peer_uid(transport: asyncio.Transport) -> int | None:

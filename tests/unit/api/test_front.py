@@ -68,6 +68,36 @@ def test_haproxys_bare_check(server, node, request_line):
     assert exchange(server, f"{request_line}\r\n\r\n".encode())[0].startswith("HTTP/1.1 503 ")
 
 
+@pytest.mark.parametrize("rest", ["", "Connection: close\r\n", "X-Host: a\r\nConnection: close\r\n"])
+@pytest.mark.parametrize("request_line", ["OPTIONS / HTTP/1.1", "HEAD /primary HTTP/1.1", "GET //leader HTTP/1.1"])
+def test_a_check_in_http_1_1_needs_no_host(server, node, request_line, rest):
+    """HAProxy sends none unless it is told to; Patroni does not mind."""
+    asked = f"{request_line}\r\n{rest}\r\n".encode()
+    last = b"" if "close" in rest else b"GET /primary HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert exchange(server, asked + last)[0].startswith("HTTP/1.1 200 OK")
+    node.value = standby()
+    assert exchange(server, asked + last)[0].startswith("HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ([b"GET /primary HTTP/1.1\r\n", b"Host: x\r\nConnection: close\r\n\r\n"], 200),
+        ([b"GET /primary HTTP/1.1\r\nhost : x\r\n\r\n"], 400),
+        ([b"GET /primary HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"], 400),
+        ([b"GET /primary HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: ", b"a HTTP/1.1\r\n\r\n"], 200),
+        ([b"GET /primary HTTP/1.1\r\nConnection: close\r\n", b"\r\n"], 400),
+    ],
+)
+def test_a_host_is_added_to_nothing_else(server, parts, status):
+    with socket.create_connection(server.addresses[0]) as connection:
+        connection.settimeout(5)
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(0.1)
+        assert connection.recv(4096).startswith(f"HTTP/1.1 {status} ".encode())
+
+
 def test_a_browser_is_not_sent_to_a_page_that_does_not_exist(http):
     assert http.get("/", headers={"accept": "text/html"}).status_code == 200
 

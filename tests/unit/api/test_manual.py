@@ -97,6 +97,7 @@ def test_no_quorum_and_unknown_are_503(trusted, node):
         ("/switchover", {"candidate": "pg2"}, 400),
         ("/switchover", {"leader": "pg1", "candidate": "pg1"}, 400),
         ("/switchover", {"leader": ["pg1"]}, 400),
+        ("/failover", {"candidate": "x" * 201}, 400),
         ("/switchover", [], 400),
         ("/failover", {}, 400),
         ("/failover", {"leader": "pg1"}, 400),
@@ -113,6 +114,14 @@ def test_bodies_that_are_none(trusted):
     assert trusted.post("/switchover", content=b"{").status_code == 400
     assert trusted.post("/switchover", content=(part for part in [b"{}"])).status_code == 411
     assert trusted.post("/switchover", content=b" " * 70000).status_code == 413
+
+
+def test_a_name_that_no_answer_could_repeat_is_refused(trusted, node):
+    """JSON may hold halves of characters."""
+    for path, body in (("/failover", b'{"candidate": "\\udfff"}'), ("/switchover", b'{"leader": "\\ud800"}')):
+        answer = trusted.post(path, content=body)
+        assert (answer.status_code, answer.text) == (400, "leader and candidate must be names of members")
+    assert node.requests == []
 
 
 def test_it_needs_a_token_and_takes_it_as_a_password_too(http, node):
