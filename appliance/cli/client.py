@@ -4,8 +4,10 @@ A request that may have reached a node is never sent to another one: its outcome
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 
 import httpx2
@@ -22,6 +24,7 @@ AWAKE_LIMIT_S = 1.0
 
 Document = Mapping[str, Any]
 
+_ERRNO = re.compile(r"\[Errno -?\d+\] ", re.IGNORECASE)
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol)
 
 
@@ -147,6 +150,9 @@ def _call(
     limits = httpx2.Timeout(limit_s, connect=CONNECT_LIMIT_S)
     with httpx2.Client(transport=transport, base_url=endpoint.url, timeout=limits, headers=headers) as client:
         response = client.request(method, path, json=body, params={"dry_run": "true"} if dry_run else None)
+    if response.is_success and "x-applied-index" not in response.headers:
+        # Every answer of the API has it.
+        return Answer(HTTPStatus.BAD_GATEWAY, {"detail": "this is not the API of a node"}, endpoint)
     try:
         return Answer(response.status_code, response.json(), endpoint)
     except json.JSONDecodeError:
@@ -154,7 +160,8 @@ def _call(
 
 
 def _because(error: Exception) -> str:
-    return (str(error) or type(error).__name__).lower()
+    said = _ERRNO.sub("", str(error)).rstrip(".")
+    return (said or type(error).__name__).lower()
 
 
 def _failure(endpoint: Endpoint, error: Exception) -> _Failure:

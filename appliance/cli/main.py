@@ -6,6 +6,7 @@ Imports late: `--help` reads nothing but typer and this file.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +23,10 @@ from appliance.cli.options import (
     Wait,
     Yes,
     hoisted,
+    named,
     seconds,
 )
-from appliance.cli.output import Format, say
+from appliance.cli.output import Format, OutputError, say
 
 app = typer.Typer(
     name="appliance",
@@ -92,14 +94,15 @@ def status(
     """How the cluster is, and what would make it better. 3: no quorum, this is the last known view."""
     from appliance.cli import status
 
-    return (
-        status.watch(output, seconds("--interval", interval)) if watch else status.status(output, exit_code=exit_code)
-    )
+    interval_s = seconds("--interval", interval, at_least_s=0.1)
+    return status.watch(output, interval_s) if watch else status.status(output, exit_code=exit_code)
 
 
 @app.command()
 def switchover(
-    to: Annotated[str, typer.Option(metavar="MEMBER", help="The new primary. Default: the best candidate.")] = "",
+    to: Annotated[
+        str | None, typer.Option(metavar="MEMBER", help="The new primary. Default: the best candidate.")
+    ] = None,
     reason: Reason = "",
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -110,7 +113,7 @@ def switchover(
     """Move the primary role to another member without losing a commit."""
     from appliance.cli.change import Manner, switchover
 
-    return switchover(to, reason, Manner(yes, dry_run, wait, seconds("--timeout", timeout), output))
+    return switchover(named("--to", to), reason, Manner(yes, dry_run, wait, seconds("--timeout", timeout), output))
 
 
 @app.command()
@@ -129,7 +132,9 @@ def failover(
     """Make a member the primary although the present one is lost."""
     from appliance.cli.change import Manner, failover
 
-    return failover(to, reason, allow_data_loss, Manner(yes, dry_run, wait, seconds("--timeout", timeout), output))
+    return failover(
+        named("--to", to), reason, allow_data_loss, Manner(yes, dry_run, wait, seconds("--timeout", timeout), output)
+    )
 
 
 @app.command()
@@ -248,6 +253,10 @@ def demo_down(
 
 
 def main() -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed by who started us; what is opened next must not take its place.
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115  # open as long as the process
     sys.exit(run(sys.argv[1:]))
 
 
@@ -263,8 +272,12 @@ def run(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return Code.INTERRUPTED
     except BrokenPipeError:
-        # The reader went away: nothing more to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        return Code.FAILED
+    except OutputError as error:
+        _drop_output()
+        with suppress(OutputError):
+            say(sys.stderr, f"appliance: {error}")
         return Code.FAILED
     except OSError as error:
         # Files that one may not read, a full disk: no defect of ours, so no traceback.
@@ -275,8 +288,13 @@ def run(arguments: Sequence[str]) -> int:
         return Code.NOT_ALLOWED if isinstance(error, PermissionError) else Code.FAILED
 
 
+def _drop_output() -> None:
+    """The reader went away, or its disk is full: nothing more to say, and nothing to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _usage(error: TyperException) -> int:
-    message = error.format_message()
+    message = error.format_message().replace("Value error, ", "")
     if message.lower().startswith("usage:"):
         # A group without a command: its help.
         say(sys.stderr, message)

@@ -13,7 +13,7 @@ def run(path: Path, *, check: bool, sample: bool) -> int:
     if sample:
         from appliance.node.config_sample import SAMPLE
 
-        sys.stdout.write(SAMPLE)
+        say(sys.stdout, SAMPLE.rstrip("\n"))
         return Code.DONE
     from appliance.cli.node_file import ask_postgresql, load
 

@@ -42,14 +42,24 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
     return front + rest
 
 
-def seconds(option: str, text: str) -> float:
+def seconds(option: str, text: str, *, at_least_s: float = 0.0) -> float:
     """A duration with its unit; a bare number is seconds."""
     from appliance.cluster.config import ConfigError, duration_s
 
     try:
-        return duration_s(option, float(text) if text.replace(".", "", 1).isdecimal() else text)
+        found_s = duration_s(option, float(text) if text.replace(".", "", 1).isdecimal() else text)
     except ConfigError as error:
         raise CommandError(Code.USAGE, str(error)) from None
+    if found_s < at_least_s:
+        raise CommandError(Code.USAGE, f"{option}: {text!r} is too short; write {at_least_s:g}s or more")
+    return found_s
+
+
+def named(option: str, text: str | None) -> str:
+    """Empty when the option is not there. A script's empty variable must not stand for anybody."""
+    if text is not None and not text.strip():
+        raise CommandError(Code.USAGE, f"{option}: {text!r} names nobody; name a member")
+    return text or ""
 
 
 def one_of(option: str, allowed: type[E], text: str) -> E:

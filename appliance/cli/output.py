@@ -56,14 +56,27 @@ def rendered(document: object, table: Table, wanted: Format, *, text: Sequence[s
             return table.lines() if text is None else text
 
 
+class OutputError(Exception):
+    """What was to be said found no room."""
+
+
 def say(stream: TextIO, *lines: str) -> None:
-    """Write lines; signs that the terminal's encoding lacks become plain ones."""
-    for line in lines:
-        try:
-            stream.write(line + "\n")
-        except UnicodeEncodeError:
-            stream.write(line.translate(_PLAIN).encode("ascii", "replace").decode() + "\n")
-    stream.flush()
+    """Write lines; signs that the terminal's encoding lacks become plain ones. Raises OutputError, BrokenPipeError."""
+    try:
+        for line in lines:
+            _write(stream, line)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"the output cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+def _write(stream: TextIO, line: str) -> None:
+    try:
+        stream.write(line + "\n")
+    except UnicodeEncodeError:
+        stream.write(line.translate(_PLAIN).encode("ascii", "replace").decode() + "\n")
 
 
 _PLAIN = str.maketrans({"✓": "+", "✗": "x", "●": "*", "·": "-", "→": ">", "…": "."})

@@ -1,6 +1,7 @@
 """The small commands that only read: history, operations, members, version."""
 
 import platform
+import re
 
 from appliance import __version__
 from appliance.cli.change import operation_table
@@ -8,6 +9,8 @@ from appliance.cli.client import Answer, Document, connect
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.output import Format, Table, emit
 from appliance.cli.status import members_lines, members_table
+
+_OPERATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def history(output: Format, limit: int) -> int:
@@ -29,6 +32,9 @@ def operations(output: Format) -> int:
 
 
 def operation(name: str, output: Format) -> int:
+    if not _OPERATION_ID.fullmatch(name):
+        shown = repr(name if len(name) <= 60 else f"{name[:57]}...")
+        raise CommandError(Code.USAGE, f"{shown} is no operation's id; `appliance operations list` shows them")
     found = _read(f"/api/v1/operations/{name}")
     header = f"{found['kind']} {found['id']}: {found['phase']}  {found['message']}".rstrip()
     marks = [f"  {mark['at']}  {mark['phase']}  {mark['detail']}".rstrip() for mark in found["marks"]]

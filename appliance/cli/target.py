@@ -39,11 +39,13 @@ def find_target() -> Target:
     api = os.environ.get("APPLIANCE_API", "")
     if api:
         token = os.environ.get("APPLIANCE_TOKEN", "")
+        if not (token.isascii() and token.isprintable()):
+            raise CommandError(Code.USAGE, "--token: holds a character that no token has; copy it from api.token again")
         return Target([Endpoint(_url(part), token=token) for part in api.split(",")])
     named = os.environ.get("APPLIANCE_CONFIG", "")
     if named:
         return _local(Path(named))
-    if SYSTEM_CONFIG.exists():
+    if os.path.lexists(SYSTEM_CONFIG):
         return _local(SYSTEM_CONFIG)
     from appliance.cli.demo.layout import default_directory, is_demo
 
@@ -54,8 +56,18 @@ def find_target() -> Target:
 
 
 def _url(text: str) -> str:
+    from httpx2 import URL, InvalidURL
+
     url = text.strip().rstrip("/")
-    return url if "://" in url else f"http://{url}"
+    url = url if "://" in url else f"http://{url}"
+    wrong = f"--api: {text.strip()!r} is no URL of a node; write for example http://10.0.0.11:8008"
+    try:
+        parsed = URL(url)
+    except InvalidURL:
+        raise CommandError(Code.USAGE, wrong) from None
+    if parsed.scheme not in {"http", "https"} or not parsed.host or not 0 < (parsed.port or 1) < 65536:
+        raise CommandError(Code.USAGE, wrong)
+    return url
 
 
 def _local(path: Path) -> Target:

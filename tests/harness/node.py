@@ -170,8 +170,8 @@ class Node:
         finally:
             connection.close()
 
-    def command(self, *words: str, limit_s: float = 60) -> subprocess.CompletedProcess[str]:
-        """The command line, as on this node's host."""
+    def command(self, *words: str, limit_s: float = 60, user: str | None = None) -> subprocess.CompletedProcess[str]:
+        """The command line, as on this node's host; as another user, if one is named."""
         return subprocess.run(
             [sys.executable, "-m", "appliance.cli.main", "--config", str(self.config_file), *words],
             cwd="/",
@@ -181,6 +181,7 @@ class Node:
             text=True,
             timeout=limit_s,
             check=False,
+            user=user,
         )
 
     def log(self) -> list[Document]:

@@ -1,6 +1,7 @@
 """What does not belong to the cluster, or stands where a node wants to be: said clearly, and nothing is harmed."""
 
 import copy
+import os
 import re
 import shutil
 import socket
@@ -14,7 +15,7 @@ from appliance.postgres.binaries import find
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Ledger
 from tests.harness.node import Node
-from tests.harness.places import free_ports
+from tests.harness.places import free_ports, fresh_directory
 
 
 def test_the_data_directory_of_another_cluster_is_left_alone(cluster):
@@ -86,6 +87,21 @@ def test_a_second_node_of_the_same_name_is_refused_and_the_first_goes_on(cluster
     audit.expect_no_loss()
     assert audit.longest_gap_s() < 1
     assert not node.jobs()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: needs root")
+def test_another_user_of_the_host_is_told_that_it_may_not_and_how_else(cluster):
+    node, place = cluster["n1"], fresh_directory()
+    place.chmod(0o755)
+    readable = shutil.copy(node.config_file, place)
+    for words in (["status"], ["switchover", "--yes"]):
+        found = node.command(*words, "--config", readable, user="nobody")
+        assert found.returncode == 6, found
+        assert "api.sock: permission denied; run this as root or as the user of the node" in found.stderr
+        unreadable = node.command(*words, user="nobody")
+        assert (unreadable.returncode, unreadable.stderr) == (2, f"appliance: {node.config_file}: permission denied\n")
+    assert node.command("status", "--api", f"127.0.0.1:{node.place.http_port}", user="nobody").returncode == 0
+    shutil.rmtree(place)
 
 
 def test_without_postgresql_a_node_does_not_start_and_says_where_it_looked():

@@ -49,7 +49,13 @@ def _refuse_foreign(directory: Path) -> None:
         if running is not None:
             message = f"a demo runs in {directory} already, pid {running.pid}: see `appliance demo status`"
             raise CommandError(Code.REFUSED, message)
-    elif directory.is_dir() and {path.name for path in directory.iterdir()} - {supervisor_log(directory).name}:
+        return
+    try:
+        present = set(os.listdir(directory)) if os.path.isdir(directory) else set[str]()
+    except OSError as error:
+        message = f"{directory}: {(error.strerror or str(error)).lower()}; choose another --dir"
+        raise CommandError(Code.REFUSED, message) from None
+    if present - {supervisor_log(directory).name}:
         raise CommandError(Code.REFUSED, f"{directory} is not empty and has no {MANIFEST}: choose another --dir")
 
 
@@ -57,7 +63,7 @@ def closed_to(user: pwd.struct_passwd, directory: Path) -> Path | None:
     """The first directory on the way that the user may not enter, by mode and ownership."""
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
     for place in (*reversed(directory.parents), directory):
-        if not place.exists():
+        if not os.path.exists(place):
             return None
         seen = place.stat()
         needed = stat.S_IXUSR if seen.st_uid == user.pw_uid else stat.S_IXGRP if seen.st_gid in groups else stat.S_IXOTH

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -86,6 +87,20 @@ def test_a_foreign_directory_is_refused(tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
+@pytest.mark.parametrize(("command", "code"), [("up", 4), ("status", 6), ("load", 6), ("down", 0)])
+def test_a_directory_that_one_may_not_look_into_is_one_line(command, code):
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as closed:
+        os.chmod(closed, 0o700 if root else 0)
+        words = [sys.executable, "-m", "appliance.cli.main", "demo", command, "--dir", f"{closed}/below"]
+        user = "nobody" if root else None
+        found = subprocess.run(words, cwd=ROOT, user=user, capture_output=True, text=True, timeout=30, check=False)
+        os.chmod(closed, 0o700)
+
+    assert found.returncode == code, found
+    assert found.stderr.count("\n") == 1
+
+
 def test_a_demo_that_runs_is_refused(layout):
     processes.note(layout.supervisor_file, os.getpid())
 
@@ -156,7 +171,7 @@ def test_a_node_that_ends_is_started_again_and_its_last_words_are_known(broken, 
     with supervisor.supervising():
         until(lambda: supervisor.look() or min(child.exits for child in supervisor.children) >= 2)
 
-    said = capsys.readouterr().err.splitlines()[0]
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("n1: "))
     assert said.startswith("n1: node process ended (exit 2): ")
     assert "members: missing" in said
     assert said.endswith("; again in 1 s")
