@@ -78,7 +78,7 @@ def _quantity(key: str, value: object, units: Mapping[str, float], default: str,
             raise ConfigError(f"{key}: {value!r} is not a number with a unit; write for example {example}")
         number, unit = float(match[1]), match[2] or default
     if unit not in units:
-        raise ConfigError(f"{key}: unit {unit!r} in {value!r} is not one of {', '.join(units)}")
+        raise ConfigError(f"{key}: unit {unit!r} in {value!r} is not one of {', '.join(filter(None, units))}")
     if not 0 <= number < _LARGEST:
         raise ConfigError(f"{key}: {value!r} is negative or too large; write for example {example}")
     return number * units[unit]
@@ -224,8 +224,9 @@ def _least_ttl_s(policy: Policy, elections_s: float, *, derived: bool) -> float:
 def _check_together(policy: Policy, election_max_s: float, *, derived: bool) -> None:
     if policy.failure_timeout_s < 0.5:
         raise ConfigError(f"failure_timeout: {policy.failure_timeout_s:g}s is below the minimum of 500ms")
-    if policy.loop_wait_s <= 0 or policy.renew_interval_s <= 0:
-        raise ConfigError("loop_wait and renew_interval must be above 0s")
+    for key, value_s in (("loop_wait", policy.loop_wait_s), ("renew_interval", policy.renew_interval_s)):
+        if value_s <= 0:
+            raise ConfigError(f"{key}: {value_s:g}s must be above 0s; leave it out, or write for example 500ms")
     elections_s = 2 * election_max_s + 0.5
     need = policy.renew_interval_s + elections_s
     if 0.6 * policy.ttl_s < need - 1e-9:

@@ -41,6 +41,10 @@ _PATHS: Mapping[str, Mapping[str, str]] = {
     "postgresql": {"data_dir": "data", "socket_dir": "run"},
 }
 """below state_dir unless the file says otherwise"""
+_MAY_BE_EMPTY = frozenset({"failover", "postgresql", "parameters"})
+_FLAGS = frozenset({"nofailover", "noloadbalance"})
+_NUMBERS = frozenset({"failover_priority"})
+"""tags that mean something; all others are for people"""
 
 
 class _Section(BaseModel):
@@ -102,6 +106,17 @@ class BootstrapSection(_Section):
     config: Mapping[str, object] = Field({}, description="settings of the configuration document")
     application: ApplicationSection | None = Field(None, description="user and database")
 
+    @field_validator("config", mode="before")
+    @classmethod
+    def _empty_sections_are_none(cls, value: object) -> object:
+        """What is left of a section when every line of it is a comment."""
+        return _without_nothing(value) if isinstance(value, Mapping) else {} if value is None else value
+
+
+def _without_nothing(settings: Mapping[str, object]) -> dict[str, object]:
+    kept = {k: _without_nothing(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+    return {key: value for key, value in kept.items() if value is not None or key not in _MAY_BE_EMPTY}
+
 
 class TlsSection(_Section):
     ca: str | None = None
@@ -118,7 +133,7 @@ class LogSection(_Section):
 class NodeConfig(_Section):
     name: NodeName = Field(description="this node's name, one of `members`")
     cluster: NodeName = Field(description="the cluster's name, the same on every node")
-    role: NodeRole = Field(NodeRole.DATA, description="data, witness or learner")
+    role: NodeRole = Field(NodeRole.DATA, description="data, the only role so far")
     members: Mapping[NodeName, Reachable] = Field(
         description="every member's name with its raft host:port, this node's too"
     )
@@ -141,12 +156,15 @@ class NodeConfig(_Section):
             return given
         filled = dict(given)
         state_dir = filled.get("state_dir", DEFAULT_STATE_DIR)
-        base = Path(state_dir) if isinstance(state_dir, str | Path) else DEFAULT_STATE_DIR
+        given_base = isinstance(state_dir, str | Path) and Path(state_dir).is_absolute()
+        base = Path(state_dir) if given_base else DEFAULT_STATE_DIR  # one mistake is one line
         for section in ("raft", "http", "postgresql", "initdb", "bootstrap", "log"):
             value = filled.get(section)
             paths = {key: base / below for key, below in _PATHS.get(section, {}).items()}
             if value is None or isinstance(value, Mapping):
                 filled[section] = paths | dict(value or {})
+        if filled.get("tags", {}) is None:
+            filled["tags"] = {}
         return filled
 
     @model_validator(mode="after")
@@ -187,7 +205,7 @@ class NodeConfig(_Section):
         """What is allowed but hardly meant."""
         count = len(self.members)
         if count % 2 == 0:
-            return (f"members: {count} voters survive no more losses than {count - 1}; add a witness or remove one",)
+            return (f"members: {count} voters survive no more losses than {count - 1}; add a member or remove one",)
         if count > 7:
             return (f"members: {count} voters make every decision wait for {count // 2 + 1}; at most 7 do well",)
         return ()
@@ -297,6 +315,15 @@ def _objections(parameters: Mapping[str, str]) -> Iterator[str]:
             yield str(error)
 
 
+def _tags_are_understood(config: NodeConfig) -> Iterator[str]:
+    """A word that nobody reads would leave a member electable that is not meant to be."""
+    for name, value in config.tags.items():
+        if name in _FLAGS and not isinstance(value, bool):
+            yield f"tags.{name}: {value!r} is neither true nor false; write one of them, without quotes"
+        if name in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int)):
+            yield f"tags.{name}: {value!r} is no whole number; write for example 1"
+
+
 def _paths_fit(config: NodeConfig) -> Iterator[str]:
     postgresql = config.postgresql
     for key, path in (
@@ -312,6 +339,8 @@ def _paths_fit(config: NodeConfig) -> Iterator[str]:
         ("raft.dir", config.raft.dir),
         ("postgresql.wal_dir", postgresql.wal_dir),
         ("postgresql.socket_dir", postgresql.socket_dir),
+        ("http.socket", config.http.socket),
+        ("http.token_file", config.http.token_file),
     ):
         if inner is not None and inner.is_relative_to(postgresql.data_dir):
             yield f"{key}: {str(inner)!r} lies in postgresql.data_dir, which clones replace; choose a path outside it"
@@ -335,6 +364,7 @@ _CHECKS = (
     _tls_is_refused,
     _bootstrap_reads,
     _parameters_are_local,
+    _tags_are_understood,
     _paths_fit,
     _ports_differ,
 )

@@ -6,6 +6,8 @@ from typing import cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
+_NAMES = frozenset({"name", "cluster", "members"})
+
 
 class ConfigProblem(ValueError):  # noqa: N818  # a finding about a file, shown as it is
     """Everything found wrong at once. Each problem is one line that begins with its key."""
@@ -35,6 +37,8 @@ def _lines(found: Mapping[str, object], model: type[BaseModel]) -> Iterator[str]
             yield f"{key}: unknown setting; {_nearest(location, model)}"
         case "missing":
             yield f"{key}: missing; write {_wanted(location, model)}"
+        case "string_type" if isinstance(value, bool | int | float) and location[0] in _NAMES:
+            yield f"{key}: YAML reads {value!r} as no text; put it in quotes"
         case _:
             yield f"{key}: {_shown(value)} will not do; write {_wanted(location, model)}"
 

@@ -100,7 +100,7 @@ def test_local_parameters_are_kept_as_postgresql_writes_them():
         ({"data_dir": "/d"}, "data_dir: unknown setting; did you mean postgresql.data_dir?"),
         ({"raft": {"lisen": "x"}}, "raft.lisen: unknown setting; did you mean raft.listen?"),
         ({"http": {"zzz": 1}}, "http.zzz: unknown setting; known here: http.listen, http.advertise, http.socket"),
-        ({"role": "king"}, "role: 'king' will not do; write data, witness or learner"),
+        ({"role": "king"}, "role: 'king' will not do; write data, the only role so far"),
         ({"name": "a b"}, "name: 'a b' is no node name"),
         ({"members": {"pg1": "10.0.0.11"}}, "members.pg1: '10.0.0.11' is not host:port"),
         ({"members": {"pg1": "0.0.0.0:7400"}}, "members.pg1: '0.0.0.0:7400' is no address that others can reach"),
@@ -129,6 +129,19 @@ def test_local_parameters_are_kept_as_postgresql_writes_them():
         ({"bootstrap": {"application": {"user": "postgres", "database": "d"}}}, "bootstrap.application.user: 'postg"),
         ({"tls": {"ca": "/ca.pem"}}, "tls: not available yet"),
         ({"tags": {"a": [1]}}, "tags.a: [1] is not a single value"),
+        ({"tags": {"nofailover": "true"}}, "tags.nofailover: 'true' is neither true nor false; write one of them"),
+        ({"tags": {"noloadbalance": 1}}, "tags.noloadbalance: 1 is neither true nor false"),
+        ({"tags": {"failover_priority": "2"}}, "tags.failover_priority: '2' is no whole number"),
+        ({"tags": {"failover_priority": True}}, "tags.failover_priority: True is no whole number"),
+        ({"state_dir": "state"}, "state_dir: 'state' is not an absolute path"),
+        ({"http": {"socket": "/var/lib/appliance/data/s"}}, "http.socket: '/var/lib/appliance/data/s' lies in postgre"),
+        ({"http": {"token_file": "/var/lib/appliance/data/t"}}, "http.token_file: '/var/lib/appliance/data/t' lies in"),
+        ({"cluster": 7}, "cluster: YAML reads 7 as no text; put it in quotes"),
+        ({"members": {"pg1": "h:1", 7: "h:2"}}, "members.7: YAML reads 7 as no text; put it in quotes"),
+        (
+            {"bootstrap": {"config": {"clock_drift": "1x"}}},
+            "bootstrap.config.clock_drift: unit 'x' in '1x' is not",
+        ),
         ({"log": {"level": "loud"}}, "log.level: 'loud' will not do; write debug, info, warning or error"),
         ({"watchdog": "required"}, "watchdog: 'required' is not available yet"),
     ],
@@ -168,6 +181,19 @@ def test_a_local_parameter_needs_a_name():
     assert problems(postgresql={"parameters": {"a b": 1}}) == ("postgresql.parameters: 'a b' is no parameter name",)
 
 
+def test_a_section_whose_lines_are_all_comments_is_empty():
+    document = yaml.safe_load("""
+        tags:
+        postgresql: {parameters: }
+        bootstrap: {config: {ttl: 8s, failover: , postgresql: {parameters: }}}
+    """)
+    config = NodeConfig.read(MINIMAL | document)
+
+    assert (config.tags, config.postgresql.parameters) == ({}, {})
+    assert config.bootstrap.config == {"ttl": "8s", "postgresql": {}}
+    assert NodeConfig.read(MINIMAL | {"bootstrap": {"config": None}}).bootstrap.config == {}
+
+
 def test_all_problems_are_collected():
     assert len(problems(role="king", tags={"a": []}, http={"listen": "8008"}, extra=1)) == 4
     assert len(problems(tls={}, bootstrap={"config": {"ttl": "1s"}}, postgresql={"listen": "h:8008"})) == 3
@@ -203,7 +229,7 @@ def test_a_missing_file(tmp_path):
         NodeConfig.load(tmp_path / "node.yml")
 
 
-@pytest.mark.parametrize(("count", "words"), [(1, ""), (2, "add a witness"), (3, ""), (4, "add a witness"), (9, "7")])
+@pytest.mark.parametrize(("count", "words"), [(1, ""), (2, "add a member"), (3, ""), (4, "add a member"), (9, "7")])
 def test_advice_on_the_number_of_voters(count, words):
     members = {f"pg{n}": f"h{n}:7400" for n in range(1, count + 1)}
 

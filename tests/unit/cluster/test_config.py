@@ -143,8 +143,8 @@ def test_postgresql_parameters_are_written_as_postgresql_does():
             "failure_timeout: 2s is less than 4 x renew_interval = 2.4s; raise it or lower renew_interval",
         ),
         ({"failure_timeout": "400ms"}, "failure_timeout: 0.4s is below the minimum of 500ms"),
-        ({"loop_wait": 0}, "loop_wait and renew_interval must be above 0s"),
-        ({"renew_interval": "0s"}, "loop_wait and renew_interval must be above 0s"),
+        ({"loop_wait": 0}, "loop_wait: 0s must be above 0s"),
+        ({"renew_interval": "0s"}, "renew_interval: 0s must be above 0s"),
         (
             {"guard_margin": "50ms"},
             "guard_margin: 0.05s must lie between 100ms and what is left of the lease when the node begins to fence",
