@@ -1,12 +1,15 @@
 """The table of checks that a switchover or failover is measured by: the same for a dry run and for the real thing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, LeaseStatus, Member, NodeRole
 from appliance.ha.seen import ReportSeen
 
+_TAGGED = "has the tag nofailover: name another, or take the tag from its node.yml"
+_WAIVED = frozenset({"candidate.nofailover", "candidate.streaming"})
+"""what a failover does not ask"""
 FRESH_S = 2.0
 """A report older than this says nothing about the node's present."""
 
@@ -34,15 +37,24 @@ def cluster_checks(state: ClusterState, expected_primary: str, *, needs_primary:
         ok = held is not None and held.node == expected_primary and state.lease is LeaseStatus.HELD
         checks.append(Check("cluster.primary_name", "", ok, f"the primary is {state.primary or 'nobody'}"))
     running = state.running_operation()
-    detail = "none under way" if running is None else f"{running.kind} {running.id} is {running.phase}"
+    detail = (
+        "none under way" if running is None else f"{running.kind} {running.id} is {running.phase}: wait for its end"
+    )
     checks.append(Check("operation.running", "", running is None, detail))
     return tuple(checks)
 
 
 def candidate_checks(
-    state: ClusterState, reports: Mapping[str, ReportSeen], policy: Policy, name: str
+    state: ClusterState,
+    reports: Mapping[str, ReportSeen],
+    policy: Policy,
+    name: str,
+    waived: frozenset[str] = frozenset(),
 ) -> tuple[Check, ...]:
-    """Everything that must hold for `name` to take over from a running primary. The first failure ends the list."""
+    """Everything that must hold for `name` to take over from a running primary.
+
+    The first failure that is not waived ends the list.
+    """
     member = state.members.get(name)
     if member is None:
         known = ", ".join(sorted(state.members))
@@ -57,7 +69,7 @@ def candidate_checks(
         _tags(member),
     ):
         checks.append(check)
-        if not check.ok:
+        if not check.ok and check.code not in waived:
             break
     return tuple(checks)
 
@@ -70,21 +82,28 @@ def _has_data(member: Member) -> Check:
 
 def _not_primary(state: ClusterState, name: str) -> Check:
     ok = state.primary != name
-    return Check("candidate.not_primary", name, ok, "is a standby" if ok else "is the primary already")
+    return Check("candidate.not_primary", name, ok, "is a standby" if ok else "is the primary already: name another")
 
 
 def _reachable(seen: ReportSeen | None, name: str) -> Check:
     if seen is None:
         return Check("candidate.reachable", name, False, "has not reported to the raft leader: is its node running?")
-    ok = seen.age_s <= FRESH_S and seen.report.running
     detail = f"reported {seen.age_s:.1f} s ago, PostgreSQL {seen.report.status}"
-    return Check("candidate.reachable", name, ok, detail)
+    if seen.age_s > FRESH_S:
+        silent = (
+            f"silent for {seen.age_s:.1f} s, the limit is {FRESH_S:g} s: is its node process running and reachable?"
+        )
+        return Check("candidate.reachable", name, False, silent)
+    if not seen.report.running:
+        return Check("candidate.reachable", name, False, f"{detail}: {seen.report.doing or 'see its log'}")
+    return Check("candidate.reachable", name, True, detail)
 
 
 def _streaming(state: ClusterState, seen: ReportSeen | None, name: str) -> Check:
     held = state.appointment
     ok = seen is not None and held is not None and seen.report.streaming and seen.report.timeline == held.timeline
-    detail = "streams from the primary" if ok else "does not stream from the primary: see its log"
+    doing = seen.report.doing if seen is not None else ""
+    detail = "streams from the primary" if ok else f"does not stream from the primary: {doing or 'see its log'}"
     if state.primary is None:
         return Check("candidate.streaming", name, True, "there is no primary to stream from")
     return Check("candidate.streaming", name, ok, detail)
@@ -97,12 +116,13 @@ def _lag(state: ClusterState, reports: Mapping[str, ReportSeen], policy: Policy,
     lag = max(0, ahead - (seen.report.lsn if seen is not None else 0))
     limit = policy.maximum_lag_on_failover_bytes
     detail = f"{lag} bytes behind, maximum_lag_on_failover is {limit}"
-    return Check("candidate.lagging", name, lag <= limit, detail)
+    wait = "" if lag <= limit else ": wait until it has caught up"
+    return Check("candidate.lagging", name, lag <= limit, f"{detail}{wait}")
 
 
 def _tags(member: Member) -> Check:
     ok = member.tags.get("nofailover") is not True
-    return Check("candidate.nofailover", member.name, ok, "may become primary" if ok else "has the tag nofailover")
+    return Check("candidate.nofailover", member.name, ok, "may become primary" if ok else _TAGGED)
 
 
 def switchover_checks(
@@ -130,13 +150,14 @@ def failover_checks(
 ) -> tuple[Check, ...]:
     """A failover asks less: the target must be there and have data; lag counts unless the operator accepted it."""
     checks = list(cluster_checks(state, "", needs_primary=False))
-    for check in candidate_checks(state, reports, policy, target):
-        waived = check.code in {"candidate.nofailover", "candidate.streaming"} or (
-            allow_data_loss and check.code == "candidate.lagging"
-        )
-        checks.append(
-            check if check.ok or not waived else Check(check.code, target, True, f"{check.detail} (accepted)")
-        )
+    waived = _WAIVED | ({"candidate.lagging"} if allow_data_loss else frozenset())
+    for check in candidate_checks(state, reports, policy, target, waived):
+        if not check.ok and check.code in waived:
+            checks.append(replace(check, ok=True, detail=f"{check.detail.partition(':')[0]} (accepted)"))
+        elif not check.ok and check.code == "candidate.lagging":
+            checks.append(replace(check, detail=f"{check.detail}, or accept the loss with --allow-data-loss"))
+        else:
+            checks.append(check)
     return tuple(checks)
 
 

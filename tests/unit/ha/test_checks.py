@@ -55,7 +55,42 @@ def test_the_first_failure_ends_a_candidates_list_and_says_the_numbers():
 
     assert not checks[-1].ok
     assert all(c.ok for c in checks[:-1])
-    assert checks[-1].detail == f"{LSN} bytes behind, maximum_lag_on_failover is {LIMIT}"
+    behind = f"{LSN} bytes behind, maximum_lag_on_failover is {LIMIT}"
+    assert checks[-1].detail == f"{behind}: wait until it has caught up"
+
+
+@pytest.mark.parametrize(
+    ("reports", "tags", "words"),
+    [
+        (heard(report("pg2"), age_s=2.1), {}, "silent for 2.1 s, the limit is 2 s: is its node process running"),
+        (heard(report("pg2", running=False, status="crashed", doing="no room")), {}, "PostgreSQL crashed: no room"),
+        (heard(report("pg2", streaming=False, doing="clone for 3 s")), {}, "from the primary: clone for 3 s"),
+        ({}, {"nofailover": True}, "tag nofailover: name another, or take the tag from its node.yml"),
+    ],
+)
+def test_a_check_that_fails_says_what_would_change_it(reports, tags, words):
+    checks = candidate_checks(with_members(state(), member("pg2", tags=tags)), ALL | reports, POLICY, "pg2")
+
+    assert words in checks[-1].detail
+
+
+def test_a_failover_away_from_a_living_primary_looks_at_the_lag_of_a_node_that_does_not_stream():
+    """Else the primary would be stopped for a target that cannot win."""
+    reports = ALL | heard(report("pg2", streaming=False, lsn=0))
+    failed = refusal(failover_checks(state(), reports, POLICY, "pg2", allow_data_loss=False))
+
+    assert failed is not None
+    assert failed.code == "candidate.lagging"
+    assert refusal(failover_checks(state(), reports, POLICY, "pg2", allow_data_loss=True)) is None
+
+
+def test_a_failover_names_the_way_to_accept_the_loss():
+    reports = ALL | heard(report("pg2", lsn=0))
+    refused = failover_checks(vacant(), reports, POLICY, "pg2", allow_data_loss=False)[-2:]
+    accepted = failover_checks(vacant(), reports, POLICY, "pg2", allow_data_loss=True)
+
+    assert refused[-1].detail.endswith(": wait until it has caught up, or accept the loss with --allow-data-loss")
+    assert next(c for c in accepted if c.code == "candidate.lagging").detail.endswith(f"is {LIMIT} (accepted)")
 
 
 def test_without_a_target_one_fit_standby_is_enough():
