@@ -225,17 +225,20 @@ class GuardClient:
 
     def _launch(self, until_s: float) -> None:
         """Start a guard in a session of its own; returns when it listens or another one does."""
-        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         argv = [self._python, "-I", "-S", "-c", LAUNCH, str(PACKAGE_ROOT), "--dir", str(self._run_dir)]
-        starter = subprocess.Popen(
-            argv,
-            # One arena: the 64 MiB that a second one reserves would count against the limit of locked memory.
-            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        try:
+            self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            starter = subprocess.Popen(
+                argv,
+                # One arena: the 64 MiB that a second one reserves would count against the limit of locked memory.
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:  # no memory, no descriptor, no room
+            raise GuardError("no_start", f"it cannot be started in {self._run_dir}: {error.strerror}") from error
         try:
             _, said = starter.communicate(timeout=max(RETRY_S, until_s - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -252,8 +255,11 @@ class _Connection:
     """JSON lines over a unix socket, each step with a limit."""
 
     def __init__(self, address: str, until_s: float) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
         self._heard = b""
+        try:
+            self.socket = socket.socket(socket.AF_UNIX)
+        except OSError as error:  # out of descriptors: that says nothing about the guard
+            raise GuardError("timeout", f"no connection: {error.strerror}") from error
         self._limit(until_s)
         try:
             self.socket.connect(address)

@@ -25,6 +25,7 @@ from appliance.node.local import LocalPostgres
 from appliance.node.start_watch import StartWatch
 from appliance.postgres.control import ControlState
 from appliance.postgres.directory import Directory, inspect, postmaster_pid
+from appliance.postgres.errors import SettingsError
 from appliance.postgres.history import read_history
 from appliance.postgres.incarnation import read_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
@@ -129,7 +130,10 @@ class Observer:
 
     def _without_guard(self) -> Postmaster | None:
         """A guard that does not answer is no proof that nothing runs: then the data directory is asked."""
-        pid = postmaster_pid(self._local.data_dir)
+        try:
+            pid = postmaster_pid(self._local.data_dir)
+        except OSError:  # no PostgreSQL of this user
+            return None
         return Postmaster(pid, boottime_s(), self._local.data_dir) if pid is not None else None
 
     def _failed_start(self, guard: GuardStatus | None, *, answered: bool, now_s: float) -> FailedStart | None:
@@ -185,7 +189,10 @@ class Observer:
         held = state.appointment
         if held is None or held.opened or held.node != self._me.name or directory.kind is not DirectoryKind.CLUSTER:
             return {}
-        history = read_history(self._local.data_dir / "pg_wal", held.timeline)
+        try:
+            history = read_history(self._local.data_dir / "pg_wal", held.timeline)
+        except (OSError, ValueError):  # unreadable, or half written: unknown, not absent; looked at again
+            return {}
         return {held.timeline: Position(history[-1].timeline, history[-1].switch_lsn)} if history else {}
 
     def _differ(self, state: ClusterState, policy: Policy, notes: Notes, instance: InstanceSeen) -> bool:
@@ -193,7 +200,10 @@ class Observer:
         source = upstream(state, self._me.name, notes.pledge) if instance.in_recovery else ""
         key = (state.config.version, source, instance.in_recovery)
         if key != self._checked_settings or self._settings_differ:
-            self._settings_differ = self._local.settings_differ(state, policy, source)
+            try:
+                self._settings_differ = self._local.settings_differ(state, policy, source)
+            except (OSError, SettingsError):
+                self._settings_differ = True  # applying them says what is wrong
             self._checked_settings = key
         return self._settings_differ
 

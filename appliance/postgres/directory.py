@@ -38,7 +38,10 @@ def inspect(data_dir: Path, binaries: Binaries) -> Directory:
         return Directory(DirectoryKind.EMPTY)
     if "PG_VERSION" not in names:
         return Directory(DirectoryKind.FOREIGN, problem=f"{data_dir} holds files but no PostgreSQL cluster")
-    pid = postmaster_pid(data_dir)
+    try:
+        pid = postmaster_pid(data_dir)
+    except OSError as error:
+        return Directory(DirectoryKind.CLUSTER, problem=f"{data_dir}/postmaster.pid cannot be read: {error.strerror}")
     major, control, problem = _identity(data_dir, binaries, pid)
     return Directory(
         DirectoryKind.CLUSTER,
@@ -73,7 +76,10 @@ def _control(binaries: Binaries, data_dir: Path, key: tuple[int, int]) -> Contro
 
 
 def postmaster_pid(data_dir: Path) -> int | None:
-    """Of the postmaster that lives in this directory, whoever started it. A reused process id is not believed."""
+    """Of the postmaster that lives in this directory, whoever started it. A reused process id is not believed.
+
+    Raises OSError where the file cannot be read, as in another user's directory.
+    """
     try:
         pid = int((data_dir / "postmaster.pid").read_text().split("\n", 1)[0])
     except (FileNotFoundError, ValueError):

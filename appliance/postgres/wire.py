@@ -35,11 +35,8 @@ class Wire:
         """Name resolution aside, which libpq does not bound: members' addresses are numbers or in the host file."""
         connection = pq.PGconn.connect_start(conninfo.encode())
         wire = cls(connection)
-        try:
+        with _Broken(wire):
             wire._finish_connecting(until_s)
-        except BaseException:
-            wire.close()
-            raise
         connection.nonblocking = 1
         return wire
 

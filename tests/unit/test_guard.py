@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -639,3 +640,29 @@ def test_the_loss_of_the_guard_is_noticed(bench):
     wait_until(lambda: bench.client.events() == [] and bench.client.fileno() is None)
     bench.client.ensure()
     assert bench.client.fileno() is not None
+
+
+def test_a_guard_that_cannot_even_be_started_is_named(tmp_path):
+    """What a full disk, or want of memory, does to the node's look is an answer, not the end of the node."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GuardError, match=r"cannot be started in .*/run: Not a directory") as refused:
+        GuardClient(tmp_path / "file" / "run").ensure()
+    assert refused.value.code == "no_start"
+
+
+def test_want_of_descriptors_says_nothing_about_the_guard(bench):
+    bench.client.ensure()
+    taken, limits = [], resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(GuardError, match="Too many open files") as failed:
+            bench.client.status()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+    assert failed.value.code == "timeout"
+    assert bench.client.status().postmaster is None

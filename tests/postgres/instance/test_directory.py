@@ -36,6 +36,18 @@ def test_a_reused_process_id_in_a_lock_is_not_believed(primary):
         other.wait()
 
 
+def test_a_directory_of_another_user_is_a_problem_and_no_end_of_the_looking(primary):
+    """Who may look into it and read nothing there."""
+    primary.stop()
+    lock = primary.data_dir / "postmaster.pid"
+    lock.write_text("1\n")
+    lock.chmod(0)
+    seen = inspect(primary.data_dir, primary.binaries)
+
+    assert (seen.kind, seen.control, seen.postmaster_pid) == (DirectoryKind.CLUSTER, None, None)
+    assert "postmaster.pid cannot be read: Permission denied" in seen.problem
+
+
 def test_a_cluster_of_another_version_is_one_with_a_problem(template):
     other = replace(template.binaries, version="14.9", major=14)
     seen = inspect(template.data_dir, other)

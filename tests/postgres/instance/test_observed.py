@@ -1,19 +1,22 @@
-"""What the node's observer makes of a real PostgreSQL: checkpoints that end, and that fail."""
+"""What the node's observer makes of a real PostgreSQL: checkpoints that fail, files that cannot be read."""
 
 import os
 import signal
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState, Member, NodeRole
+from appliance.cluster.state import Appointment, ClusterState, Config, LeaseStatus, Member, NodeRole, Position
 from appliance.ha.seen import Notes
 from appliance.node.guard_client import GuardStatus, Postmaster
 from appliance.node.observe import Observer, Signalled
+from appliance.postgres.settings import settings_differ
 
+UNINITIALISED = ClusterState()
 ME = Member("pg1", NodeRole.DATA, "127.0.0.1:7400", "http://127.0.0.1:8008", "127.0.0.1:5432")
 
 
@@ -29,13 +32,13 @@ def node(primary):
         log_file=primary.root / "log",
         job=None,
         replaced_kept_s=lambda: None,
-        settings_differ=lambda state, policy, source: False,
+        settings_differ=lambda state, policy, source: settings_differ(primary.data_dir, primary.settings),
     )
     signalled = Signalled()
     observer = Observer(ME, local, signalled)
 
-    def look():
-        return observer.look(ClusterState(), Policy(), guard, Notes(), None, None)
+    def look(state=UNINITIALISED):
+        return observer.look(state, Policy(), guard, Notes(), None, None)
 
     def checkpoint(operation):
         """As the executor begins one."""
@@ -75,3 +78,18 @@ def test_a_checkpoint_that_failed_was_not_made_and_another_one_may_be(primary, n
     node.checkpoint("op1")
     seen = until(node, lambda seen: not seen.checkpointing)
     assert (seen.checkpointed_operation, seen.failed_checkpoint) == ("op1", None)
+
+
+def test_settings_that_cannot_be_rendered_are_to_be_applied_which_says_why(primary, node):
+    assert not node.look().settings_changed
+    primary.settings = replace(primary.settings, parameters={"work mem": "1MB"})
+
+    assert node.look(replace(UNINITIALISED, config=Config(1))).settings_changed
+
+
+@pytest.mark.parametrize("content", ["garbage\n", "1\t0/"])
+def test_a_history_that_cannot_be_read_is_not_known(primary, node, content):
+    (primary.data_dir / "pg_wal" / "00000002.history").write_text(content)
+    mine = Appointment(2, "pg1", "", 2, Position(1, 0))
+
+    assert node.look(replace(UNINITIALISED, appointment=mine, lease=LeaseStatus.HELD)).switch == {}
