@@ -8,8 +8,6 @@ from appliance.ha.facts import appointed, is_writable, may_resume, wait_after_fa
 from appliance.ha.seen import Observation
 from appliance.ha.start import cannot_be_primary, clean_end
 
-_STOP_AGAIN_S = 2.0
-
 
 def fence_newer_epoch(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
     """R5: a primary whose epoch is over stops at once.

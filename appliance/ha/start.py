@@ -24,7 +24,6 @@ from appliance.ha.standby import upstream
 _RETRY_S = {"clone": 5.0, "rewind": 1.0}
 _SOURCE_AWAY_RETRY_S = 1.0
 """Nothing is wrong here: a primary that is just being started answers within a moment."""
-_STOP_AGAIN_S = 2.0
 _START_PAUSE_S = 0.1
 """After a start that failed; doubled with each that follows."""
 _START_PAUSE_LIMIT_S = 5.0
@@ -143,7 +142,7 @@ def rebuild(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
     if not me(state, seen).rebuilding or seen.directory.incarnation:
         return Decision(reason, (ForgetIncarnation(), Propose(Rebuild(seen.me.name))))
     if seen.postmaster is not None:
-        return _stop_before(seen, reason)
+        return _stop_before(seen, reason, policy)
     if _rewindable(seen, policy):
         return Decision(f"{reason}: rewind to {held.node}", (Rewind(held.node, held.timeline),))
     return Decision(f"{reason}: clone {held.node}", (Clone(held.node),))
@@ -157,10 +156,12 @@ def _rewindable(seen: Observation, policy: Policy) -> bool:
     return directory.was_primary or directory.shut_down
 
 
-def _stop_before(seen: Observation, reason: str) -> Decision:
-    if seen.stopping_s is not None and seen.stopping_s < _STOP_AGAIN_S:
-        return Decision(f"{reason}: stopping for {seen.stopping_s:.1f} s")
-    return Decision(f"{reason}: stop", (StopPostgres(StopMode.FAST),))
+def _stop_before(seen: Observation, reason: str, policy: Policy) -> Decision:
+    if seen.stopping_s is None:
+        return Decision(f"{reason}: stop", (StopPostgres(StopMode.FAST),))
+    if seen.stopping_s > policy.primary_stop_timeout_s:
+        return Decision(f"{reason}: not stopped after {seen.stopping_s:.0f} s", (StopPostgres(StopMode.IMMEDIATE),))
+    return Decision(f"{reason}: stopping for {seen.stopping_s:.1f} s")
 
 
 def start_standby(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:

@@ -84,6 +84,8 @@ class Executor:
         self._settled_index = 0
         self._asked: Future[bytes] | None = None
         self._failure = ""
+        self._done: set[tuple[str, str]] = set()
+        """what the look before did: a stop that is signalled at every look is told once"""
         self.lease = Lease(0, 0.0)
         """set by the control loop before each run: what a start or a promotion arms the guard with"""
         self.index = 0
@@ -91,6 +93,7 @@ class Executor:
 
     def run(self, decision: Decision, state: ClusterState, seen: Observation, policy: Policy) -> None:
         self._take_answers()
+        before, self._done = self._done, set()
         for action in decision.actions:
             name = type(action).__name__
             try:
@@ -101,7 +104,9 @@ class Executor:
                 return
             if done and not isinstance(action, Propose):
                 self._failure = ""
-                self._events.emit("action.done", action=name, rule=decision.rule, because=decision.because)
+                self._done.add((name, decision.rule))
+                if (name, decision.rule) not in before:
+                    self._events.emit("action.done", action=name, rule=decision.rule, because=decision.because)
 
     def _note_refused_start(self, action: Action, error: Exception) -> None:
         """What the guard says passes by itself; a setting or a full disk is shown, and tried with pauses."""

@@ -429,7 +429,8 @@ def test_r13_a_rebuild_forgets_the_incarnation_says_so_stops_and_copies():
     assert actions(OPENED, forgotten) == [ForgetIncarnation(), Propose(Rebuild("pg1"))]
     running = standby("pg1", notes=Notes(5, 5), directory=directory(incarnation=""))
     assert actions(begun, running) == [StopPostgres(StopMode.FAST)]
-    assert actions(begun, replace(running, stopping_s=1.0)) == []
+    assert actions(begun, replace(running, stopping_s=60.0)) == []
+    assert actions(begun, replace(running, stopping_s=60.1)) == [IMMEDIATE], "a stop that hangs would wait for ever"
     assert actions(begun, forgotten) == [Rewind("pg2", 3)]
     assert actions(begun, replace(forgotten, notes=Notes(5, 5, needs_clone=True))) == [Clone("pg2")]
     assert actions(begun, replace(forgotten, directory=directory(kind=DirectoryKind.EMPTY, incarnation=""))) == [

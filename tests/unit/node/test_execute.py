@@ -86,6 +86,18 @@ def test_a_failure_is_told_once_until_it_changes(bench):
     assert len(bench.said.named("action.failed")) == 2
 
 
+def test_what_is_done_at_every_look_is_told_once(bench):
+    """An immediate shutdown that hangs is signalled twenty times a second."""
+    for _ in range(3):
+        bench.run(StopPostgres(StopMode.IMMEDIATE))
+    assert len(bench.said.named("action.done")) == 1
+    bench.run()
+    bench.run(StopPostgres(StopMode.IMMEDIATE))
+
+    assert len(bench.said.named("action.done")) == 2
+    assert bench.guard.calls == ["immediate"] * 4
+
+
 @pytest.mark.parametrize("action", [StartPrimary(5), Promote(5, 3)], ids=str)
 def test_r4_nothing_is_opened_with_the_lease_of_another_epoch(bench, action):
     bench.executor.lease = Lease(4, 1005.0)
