@@ -1,4 +1,4 @@
-"""The orderly end of everything on this node: PostgreSQL stops, the lease goes back, the guard leaves."""
+"""The orderly end of everything on this node: PostgreSQL stops, the lease goes back, jobs end, the guard leaves."""
 
 import secrets
 import time
@@ -28,6 +28,7 @@ def stop_everything(
     """
     if _stop_postgres(loop, guard):
         _give_lease_back(me, replica, notes)
+    loop.end_job()
     with suppress(GuardError):  # it ends by itself when nothing runs and nobody is connected
         guard.quit()
 

@@ -1,5 +1,6 @@
 """The node's doors: peers' messages come in here, operators' requests go out to the raft leader from here."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,6 +62,7 @@ class NodeGateway:
         self._binaries = binaries
         self._published: Published | None = None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="operator")
+        self._closed = threading.Event()
 
     def publish(self, published: Published) -> None:
         """Called by the control loop only."""
@@ -78,6 +80,8 @@ class NodeGateway:
         return self._pool.submit(self._forward, request, time.monotonic() + limit_s)
 
     def close(self) -> None:
+        """Requests that wait for a raft leader are given up: the process would wait for them before it ends."""
+        self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _forward(self, request: OperatorRequest, until_s: float) -> OperatorAnswer:
@@ -85,7 +89,7 @@ class NodeGateway:
         problem, message = "", self._message(request)
         while True:
             leader, left_s = self._replica.view().leader, until_s - time.monotonic()
-            if left_s <= 0:
+            if left_s <= 0 or self._closed.is_set():
                 return self._no_quorum(request, problem or "no raft leader is known")
             if leader is not None:
                 try:
@@ -94,7 +98,7 @@ class NodeGateway:
                     problem = f"raft leader {leader} is not reachable: {error}"
                 except (ReplicaError, MessageError) as error:
                     return OperatorAnswer("unknown", request.id, "outcome.unknown", f"{leader}: {error}")
-            time.sleep(LEADER_LOOK_S)
+            self._closed.wait(LEADER_LOOK_S)
 
     def _no_quorum(self, request: OperatorRequest, problem: str) -> OperatorAnswer:
         away = sorted(peer.problem for peer in self._replica.status().peers if peer.problem)

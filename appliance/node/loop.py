@@ -142,7 +142,10 @@ class ControlLoop:
         """As guard and data directory say now; a guard that does not answer, or is a new one, proves nothing."""
         self._look_at_guard()
         held = self._guard_status is None or self._guard_status.postmaster is not None
-        return held or postmaster_pid(self._local.data_dir) is not None
+        try:
+            return held or postmaster_pid(self._local.data_dir) is not None
+        except OSError:
+            return True
 
     def keep_lease(self) -> None:
         """Renew while PostgreSQL is stopping for good: nobody else may open before it is down (R10)."""
@@ -151,6 +154,11 @@ class ControlLoop:
             confirmed = self._reporter.step(self._report, policy.renew_interval_s)
             if confirmed is not None:
                 self._renew(confirmed, policy)
+
+    def end_job(self) -> None:
+        """Long work does not outlive a node that ends for good."""
+        if self._local.job is not None:
+            self._local.job.kill()
 
     def wait(self, limit_s: float) -> None:
         """Until something happens, at most `limit_s`."""

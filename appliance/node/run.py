@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import sys
+from collections import deque
 from pathlib import Path
 
 from appliance import __version__
@@ -118,6 +119,7 @@ class _Node:
         self._alarm = Alarm()
         self._stop_signal = 0
         self._failure = ""
+        self._heard = deque[Event]()
         self._binaries = find(config.postgresql.bin_dir)
         refused = refused_locally(self._binaries, config)
         if refused:
@@ -143,7 +145,10 @@ class _Node:
         self._coordinator = Coordinator(self._replica, wake, self._log_proposal)
         desk = Desk(self._replica, self._coordinator.reports)
         monitor = Monitor(config.postgresql.socket_dir, config.postgresql.port)
-        local = LocalPostgres(config, self._binaries, self._guard, monitor)
+        try:
+            local = LocalPostgres(config, self._binaries, self._guard, monitor)
+        except ValueError as error:
+            raise StartError(f"{config.state_dir}/credentials.json: {error}; copy it from another node") from error
         self._door = PeerDoor(self._coordinator, desk, lambda: local.credentials)
         self._gateway = NodeGateway(config, self._replica, self._binaries)
         self._api = ApiServer(self._gateway, config.http.listen, config.http.socket, api_token(config.http.token_file))
@@ -197,6 +202,7 @@ class _Node:
         while not self._stop_signal and not self._failure:
             try:
                 self._loop.wait(self._loop.step())
+                self._tell_what_was_heard()
             except Exception as error:
                 self._events.emit("loop.failed", "error", error=f"{type(error).__name__}: {error}")
                 raise
@@ -219,7 +225,7 @@ class _Node:
         self._alarm.ring()
 
     def _on_raft_event(self, event: Event) -> None:
-        """Called on the raft thread: only notes and wakes."""
+        """Called on the raft thread: only notes and wakes, because a log that blocks would hold consensus up."""
         match event:
             case StateApplied():
                 # Barriers are applied too, twice a second; only a new state is worth a look.
@@ -227,15 +233,25 @@ class _Node:
                 if state is not self._state:
                     self._state = state
                     self._alarm.ring()
-            case LeaderChanged(leader, term):
-                self._events.emit("raft.leader_changed", leader=leader, term=term)
-                self._alarm.ring()
-            case PeerRefused(peer, reason):
-                self._events.emit("peer.refused", "warning", peer=peer, reason=reason)
             case Failed(reason):
-                self._events.emit("raft.failed", "error", reason=reason)
                 self._failure = f"raft: {reason}"
+                self._heard.append(event)
                 self._alarm.ring()
+            case LeaderChanged() | PeerRefused():
+                self._heard.append(event)
+                self._alarm.ring()
+
+    def _tell_what_was_heard(self) -> None:
+        while self._heard:
+            match self._heard.popleft():
+                case LeaderChanged(leader, term):
+                    self._events.emit("raft.leader_changed", leader=leader, term=term)
+                case PeerRefused(peer, reason):
+                    self._events.emit("peer.refused", "warning", peer=peer, reason=reason)
+                case Failed(reason):
+                    self._events.emit("raft.failed", "error", reason=reason)
+                case StateApplied():
+                    pass  # the loop sees it
 
     def _on_request(self, peer: str, payload: bytes) -> bytes:
         """Called on the replica's pool threads."""

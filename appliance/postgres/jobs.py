@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -86,10 +87,11 @@ class Job:
         return self._seen(told, ok=False, error=f"ended by {ended} in phase {told.phase!r}{self._last_words()}")
 
     def kill(self) -> None:
-        """All of it, at once; returns when every process is gone."""
+        """All of it, at once; returns when every process is gone, or hangs in the kernel for longer than the limit."""
         if self._process.poll() is None:
             self.kill_leftovers(self._directory)
-            self._process.wait(_KILL_LIMIT_S)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_KILL_LIMIT_S)
         self._release()
 
     def fileno(self) -> int | None:

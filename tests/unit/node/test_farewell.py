@@ -36,7 +36,11 @@ class Ending:
         self.story, self.guard = [], Guard()
         self.replica, self.notes = Agreed(present, self.story), NotesFile(directory / "notes.json")
         self.rounds = {"fast": stops_after, "kill": dies_after}
-        self.loop = SimpleNamespace(postgres_runs=self.runs, keep_lease=lambda: self.story.append("renews"))
+        self.loop = SimpleNamespace(
+            postgres_runs=self.runs,
+            keep_lease=lambda: self.story.append("renews"),
+            end_job=lambda: self.story.append("job ends"),
+        )
 
     def runs(self):
         told = [call for call in self.guard.calls if call in self.rounds]
@@ -61,7 +65,7 @@ def limits(monkeypatch):
 def test_r10_the_lease_is_given_back_once_postgresql_is_down_and_renewed_until_then(tmp_path):
     node = Ending(tmp_path, state())
 
-    assert node.end() == ["down", "Release"]
+    assert node.end() == ["down", "Release", "job ends"]
     assert node.story.count("renews") == 3
     assert node.guard.calls == ["fast", "quit"]
     assert node.replica.state.lease is LeaseStatus.RELEASED
@@ -71,14 +75,14 @@ def test_r10_the_lease_is_given_back_once_postgresql_is_down_and_renewed_until_t
 def test_r4_what_had_to_be_killed_is_gone_before_its_lease_is_given_back(tmp_path):
     node = Ending(tmp_path, state(), stops_after=10**6)
 
-    assert node.end() == ["down", "Release"]
+    assert node.end() == ["down", "Release", "job ends"]
     assert node.guard.calls == ["fast", "kill", "quit"]
 
 
 def test_r4_what_does_not_end_keeps_its_lease(tmp_path):
     node = Ending(tmp_path, state(), stops_after=10**6, dies_after=10**6)
 
-    assert node.end() == []
+    assert node.end() == ["job ends"]
     assert node.replica.state.lease is LeaseStatus.HELD
 
 
@@ -86,7 +90,7 @@ def test_r4_without_an_answer_of_the_guard_the_lease_is_kept(tmp_path):
     node = Ending(tmp_path, state())
     node.guard.silent = True
 
-    assert node.end() == []
+    assert node.end() == ["job ends"]
     assert node.replica.state.lease is LeaseStatus.HELD
 
 
@@ -96,7 +100,7 @@ def test_r4_without_an_answer_of_the_guard_the_lease_is_kept(tmp_path):
     ids=["lost", "another's"],
 )
 def test_only_a_lease_that_it_holds_is_given_back(tmp_path, present):
-    assert Ending(tmp_path, present).end() == ["down"]
+    assert Ending(tmp_path, present).end() == ["down", "job ends"]
 
 
 def test_a_release_that_may_not_have_been_agreed_on_is_not_noted(tmp_path):
@@ -104,5 +108,5 @@ def test_a_release_that_may_not_have_been_agreed_on_is_not_noted(tmp_path):
     node = Ending(tmp_path, state())
     node.replica.fate = Consensus.lose
 
-    assert node.end() == ["down", "Release"]
+    assert node.end() == ["down", "Release", "job ends"]
     assert node.notes.value == Notes()
