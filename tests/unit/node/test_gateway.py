@@ -1,19 +1,28 @@
 """The way of an operator's request to the raft leader: it finds one, or says that there is none; it never hangs."""
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.node.gateway import NodeGateway
+from appliance.postgres.binaries import Binaries
 from raft import PeerUnreachable, RequestTimeout
 from tests.unit.cluster.building import state
 
 from .building import Consensus
 
 ASKED = OperatorRequest("switchover", "op1", "anna")
-CONFIG = SimpleNamespace(name="pg1", cluster="shop", bootstrap=SimpleNamespace(config={"ttl": "8s"}))
+CONFIG = SimpleNamespace(
+    name="pg1",
+    cluster="shop",
+    bootstrap=SimpleNamespace(config={"ttl": "8s"}),
+    raft=SimpleNamespace(election_timeout=(0.5, 1.0)),
+)
+BINARIES = Binaries(Path("/nowhere"), "15.0", 15)
+"""Without parameters nothing is asked of them."""
 
 
 @pytest.fixture
@@ -23,7 +32,7 @@ def consensus():
 
 @pytest.fixture
 def gateway(consensus):
-    gateway = NodeGateway(CONFIG, consensus)
+    gateway = NodeGateway(CONFIG, consensus, BINARIES)
     yield gateway
     gateway.close()
 
