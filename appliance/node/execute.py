@@ -109,10 +109,10 @@ class Executor:
                     self._events.emit("action.done", action=name, rule=decision.rule, because=decision.because)
 
     def _note_refused_start(self, action: Action, error: Exception) -> None:
-        """What the guard says passes by itself; a setting or a full disk is shown, and tried with pauses."""
-        if isinstance(action, StartPrimary | StartStandby) and isinstance(
-            error, SettingsError | OSError | PostgresError
-        ):
+        """Most of what the guard says passes by itself; a setting or a full disk is shown, and tried with pauses."""
+        stays = isinstance(error, SettingsError | OSError | PostgresError)
+        stays = stays or (isinstance(error, GuardError) and error.code == "start_failed")
+        if stays and isinstance(action, StartPrimary | StartStandby):
             self._signalled.start_refused = str(error)
 
     def _log_failure(self, failure: str, rule: str) -> None:

@@ -225,20 +225,10 @@ class GuardClient:
 
     def _launch(self, until_s: float) -> None:
         """Start a guard in a session of its own; returns when it listens or another one does."""
-        argv = [self._python, "-I", "-S", "-c", LAUNCH, str(PACKAGE_ROOT), "--dir", str(self._run_dir)]
         try:
-            self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            starter = subprocess.Popen(
-                argv,
-                # One arena: the 64 MiB that a second one reserves would count against the limit of locked memory.
-                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:  # no memory, no descriptor, no room
-            raise GuardError("no_start", f"it cannot be started in {self._run_dir}: {error.strerror}") from error
+            starter = self._starter()
+        except OSError as error:
+            raise GuardError("no_start", f"{self._run_dir}: {error.strerror or error}") from error
         try:
             _, said = starter.communicate(timeout=max(RETRY_S, until_s - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -249,6 +239,19 @@ class GuardClient:
             time.sleep(RETRY_S)  # it is about to listen, or about to leave
         elif starter.returncode != 0:
             raise GuardError("no_start", said.decode(errors="replace").strip()[-500:])
+
+    def _starter(self) -> subprocess.Popen[bytes]:
+        self._run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        argv = [self._python, "-I", "-S", "-c", LAUNCH, str(PACKAGE_ROOT), "--dir", str(self._run_dir)]
+        return subprocess.Popen(
+            argv,
+            # One arena: the 64 MiB that a second one reserves would count against the limit of locked memory.
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
 
 class _Connection:

@@ -9,6 +9,8 @@ import secrets
 import signal
 import sys
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from appliance import __version__
@@ -62,10 +64,22 @@ def run(config: NodeConfig) -> int:
         drop()
         configure(config.log.level, config.log.format)
         _make_directories(config)
-        return _Node(config).run()
+        with _starting(config):
+            node = _Node(config)
+        return node.run()
     except (PrivilegeError, StartError, NotesError, ReplicaError, GuardError, ApiError, PostgresError) as error:
         sys.stderr.write(f"appliance: {error}\n")
         return FAILED
+
+
+@contextmanager
+def _starting(config: NodeConfig) -> Iterator[None]:
+    """What the file system refuses before the node runs is the reason in one line, not a defect."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or f"state_dir {config.state_dir}"
+        raise StartError(f"cannot start: {where}: {error.strerror or error}") from error
 
 
 def _make_directories(config: NodeConfig) -> None:
@@ -74,6 +88,8 @@ def _make_directories(config: NodeConfig) -> None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(directory, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable")
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StartError(f"{directory}: a file stands there or on the way: move it, or set state_dir") from error
         except OSError as error:
             user = os.geteuid()
             raise StartError(
@@ -106,10 +122,15 @@ def open_notes(config: NodeConfig) -> NotesFile:
 def api_token(path: Path) -> str:
     """The token that lets one change something over TCP; made at the first start, mode 0600."""
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        write_atomically(path, secrets.token_urlsafe(24) + "\n")
-        return path.read_text().strip()
+        if not path.exists():
+            write_atomically(path, secrets.token_urlsafe(24) + "\n")
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no text"
+        raise StartError(f"http.token_file: {path}: {why}; remove it, a new one is made") from error
+    if not token:
+        raise StartError(f"http.token_file: {path}: is empty; write a token into it, or remove it: a new one is made")
+    return token
 
 
 class _Node:
@@ -182,13 +203,8 @@ class _Node:
         except ListenError as error:
             raise StartError(f"raft.listen: {error}") from error
         try:
-            self._loop.adopt()
-            self._loop.step()
-            self._api.start()
-            self._events.emit(
-                "node.began", version=__version__, postgresql=self._binaries.version, uid=os.geteuid(), pid=os.getpid()
-            )
-            notify("READY=1", f"MAINPID={os.getpid()}")
+            with _starting(self._config):
+                self._begin()
             self._go_on()
             return self._end()
         finally:
@@ -196,6 +212,15 @@ class _Node:
             self._gateway.close()
             self._replica.stop()
             self._guard.close()
+
+    def _begin(self) -> None:
+        self._loop.adopt()
+        self._loop.step()
+        self._api.start()
+        self._events.emit(
+            "node.began", version=__version__, postgresql=self._binaries.version, uid=os.geteuid(), pid=os.getpid()
+        )
+        notify("READY=1", f"MAINPID={os.getpid()}")
 
     def _go_on(self) -> None:
         """Rounds until a signal, or until a thread has ended that nobody asked to."""

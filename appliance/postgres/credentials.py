@@ -6,6 +6,7 @@ from pathlib import Path
 from secrets import token_urlsafe
 from typing import Self
 
+from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import write_atomically, write_if_changed
 
 REPLICATION_ROLE = "appliance_replication"
@@ -31,11 +32,15 @@ class Credentials:
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """None when there is no file; ValueError when it cannot be understood."""
+        """None when there is no file; PostgresError when it cannot be read or understood."""
         try:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise PostgresError(
+                f"{path} cannot be read: {error}; copy that of another member, they are alike"
+            ) from error
 
     def store(self, path: Path) -> None:
         write_atomically(path, json.dumps(self.to_json()) + "\n", mode=0o600)

@@ -15,7 +15,7 @@ from appliance.postgres.binaries import find
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Ledger
 from tests.harness.node import Node
-from tests.harness.places import free_ports, fresh_directory
+from tests.harness.places import free_ports, fresh_directory, give
 
 
 def test_the_data_directory_of_another_cluster_is_left_alone(cluster):
@@ -102,6 +102,54 @@ def test_another_user_of_the_host_is_told_that_it_may_not_and_how_else(cluster):
         assert (unreadable.returncode, unreadable.stderr) == (2, f"appliance: {node.config_file}: permission denied\n")
     assert node.command("status", "--api", f"127.0.0.1:{node.place.http_port}", user="nobody").returncode == 0
     shutil.rmtree(place)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notes.json", "{", "notes.json: Expecting property name"),
+        ("credentials.json", "{}", "credentials.json cannot be read: no credentials"),
+        ("api.token", b"\xfe", "api.token: it is no text; remove it"),
+        ("api.token", "", "api.token: is empty; write a token into it"),
+        ("api.token", None, "api.token: Is a directory; remove it"),
+        ("pgpass", None, "pgpass: Is a directory"),
+        ("guard", "", "guard: File exists"),
+        ("raft", "", "raft: a file stands there or on the way: move it"),
+    ],
+    ids=str,
+)
+def test_what_is_broken_in_the_state_directory_is_one_line(name, content, said):
+    with Cluster(1) as cluster:
+        node, secrets = cluster["n1"], '{"replication": "a", "rewind": "b", "application": null}'
+        broken = {"credentials.json": secrets, name: content} if name == "pgpass" else {name: content}
+        for file, text in broken.items():
+            path = node.directory / file
+            if text is None:
+                path.mkdir()
+            else:
+                path.write_bytes(text if isinstance(text, bytes) else text.encode())
+            give(path)
+        node.start()
+        assert node.wait(30) == 1
+        (line,) = node.log_file.read_text().splitlines()
+        assert line.startswith("appliance: ")
+        assert said in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
+def test_a_state_directory_without_room_is_one_line():
+    with Cluster(1) as cluster:
+        node = cluster["n1"]
+        state = node.directory / "state"
+        state.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tested", state], check=True)
+        give(state)
+        (state / "ballast").write_bytes(bytes(64 << 10))
+        node.config["state_dir"] = str(state)
+        node.start()
+        assert node.wait(30) == 1
+        (line,) = node.log_file.read_text().splitlines()
+        assert line == f"appliance: cannot start: state_dir {state}: No space left on device"
 
 
 def test_without_postgresql_a_node_does_not_start_and_says_where_it_looked():
