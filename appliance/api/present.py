@@ -102,10 +102,6 @@ class Present:
         seen = self.published.reports.get(name)
         return None if seen is None else ReportSeen(seen.report, seen.age_s + self.age_s)
 
-    def heard(self, name: str, limit_s: float) -> bool:
-        seen = self.report(name)
-        return seen is not None and seen.age_s <= limit_s
-
     @property
     def primary_lsn(self) -> int:
         """The highest position known of the appointed primary, 0 when none is; never the present one for sure."""

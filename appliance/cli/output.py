@@ -83,10 +83,9 @@ _PLAIN = str.maketrans({"✓": "+", "✗": "x", "●": "*", "·": "-", "→": ">
 _COLOURS: Mapping[str, str] = {"good": "32", "warn": "33", "bad": "31", "bold": "1", "dim": "2"}
 
 
-def painted(text: str, colour: str, stream: TextIO | None = None) -> str:
+def painted(text: str, colour: str) -> str:
     """Colour only for a terminal, and never as the only carrier of a meaning."""
-    stream = stream or sys.stdout
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
     return text if plain else f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 

@@ -63,7 +63,6 @@ class InstanceSeen:
 
 @dataclass(frozen=True, slots=True)
 class PostmasterSeen:
-    pid: int
     age_s: float
 
 

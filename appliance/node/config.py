@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from appliance.cluster.config import ConfigError, read_policy
 from appliance.cluster.state import NodeRole
 from appliance.node.config_problems import ConfigProblem, problems_of
-from appliance.node.config_sample import SAMPLE
 from appliance.node.config_values import (
     WILDCARDS,
     AbsolutePath,
@@ -230,11 +229,6 @@ class NodeConfig(_Section):
             return NodeConfig.model_validate(document)
         except ValidationError as error:
             raise ConfigProblem(problems_of(error, NodeConfig)) from None
-
-    @staticmethod
-    def sample() -> str:
-        """A commented file that loads."""
-        return SAMPLE
 
 
 class _UniqueKeys(yaml.SafeLoader):

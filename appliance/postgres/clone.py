@@ -25,8 +25,8 @@ _SIZE_LIMIT_S = 60.0
 _PROGRESS = re.compile(r"(\d+)/(\d+) kB")
 
 
-def clone(spec: Clone, progress: Progress) -> str:
-    """The system identifier. The old directory is untouched until the new one is complete and on disk."""
+def clone(spec: Clone, progress: Progress) -> None:
+    """The old directory is untouched until the new one is complete and on disk."""
     data_dir = spec.data_dir.resolve()
     settle(data_dir)
     progress.phase("asking for sizes")
@@ -40,10 +40,9 @@ def clone(spec: Clone, progress: Progress) -> str:
     progress.phase("putting in place")
     write_standby_signal(growing)  # before it can be started by anybody
     clean_auto_conf(growing, CONTROLLED)
-    identifier = read_control(spec.binaries, growing).system_identifier
+    read_control(spec.binaries, growing)  # what cannot be read must not get in place
     write_incarnation(growing, spec.incarnation)
     install_copy(data_dir)
-    return identifier
 
 
 def _check_space(directory: Path, needed_bytes: int) -> None:

@@ -18,7 +18,6 @@ def conninfo(
     passfile: Path | None = None,
     dbname: str = "",
     application_name: str = "",
-    sslmode: str = "prefer",
 ) -> str:
     """For `primary_conninfo`, pg_basebackup and pg_rewind; the password stays in the passfile.
 
@@ -37,7 +36,7 @@ def conninfo(
         "keepalives_interval": 1,
         "keepalives_count": 3,
         "tcp_user_timeout": 5000,
-        "sslmode": sslmode,
+        "sslmode": "prefer",
         "gssencmode": "disable",  # one round trip less, and nobody here has a ticket
     }
     return keywords({name: str(value) for name, value in values.items() if value != ""})

@@ -30,14 +30,10 @@ class ControlData:
     state: ControlState
     checkpoint_lsn: int
     """start of the last checkpoint record; after SHUT_DOWN it is the last record"""
-    redo_lsn: int
     timeline: int
     """of the last checkpoint: after a promotion the old one until the first checkpoint"""
-    min_recovery_lsn: int
-    """0: none"""
     min_recovery_timeline: int
     """0: none"""
-    end_of_backup_required: bool
     checksums: bool
     wal_log_hints: bool
     wal_segment_bytes: int
@@ -86,11 +82,8 @@ def _control(value: dict[str, str]) -> ControlData:
         system_identifier=value["Database system identifier"],
         state=ControlState(value["Database cluster state"]),
         checkpoint_lsn=parse_lsn(value["Latest checkpoint location"]),
-        redo_lsn=parse_lsn(value["Latest checkpoint's REDO location"]),
         timeline=int(value["Latest checkpoint's TimeLineID"]),
-        min_recovery_lsn=parse_lsn(value["Minimum recovery ending location"]),
         min_recovery_timeline=int(value["Min recovery ending loc's timeline"]),
-        end_of_backup_required=value["End-of-backup record required"] == "yes",
         checksums=int(value["Data page checksum version"]) != 0,
         wal_log_hints=value["wal_log_hints setting"] == "on",
         wal_segment_bytes=int(value["Bytes per WAL segment"]),

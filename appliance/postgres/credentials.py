@@ -43,7 +43,7 @@ class Credentials:
             ) from error
 
     def store(self, path: Path) -> None:
-        write_atomically(path, json.dumps(self.to_json()) + "\n", mode=0o600)
+        write_atomically(path, json.dumps(self.to_json()) + "\n")
 
     def to_json(self) -> dict[str, str | None]:
         return asdict(self)

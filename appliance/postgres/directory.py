@@ -15,7 +15,6 @@ from appliance.postgres.files import remove_durably
 @dataclass(frozen=True, slots=True)
 class Directory:
     kind: DirectoryKind
-    major: int | None = None
     control: ControlData | None = None
     """None for a cluster: `problem` says why. While a postmaster runs it is as of the first look at that one."""
     standby_signal: bool = False
@@ -42,10 +41,9 @@ def inspect(data_dir: Path, binaries: Binaries) -> Directory:
         pid = postmaster_pid(data_dir)
     except OSError as error:
         return Directory(DirectoryKind.CLUSTER, problem=f"{data_dir}/postmaster.pid cannot be read: {error.strerror}")
-    major, control, problem = _identity(data_dir, binaries, pid)
+    control, problem = _identity(data_dir, binaries, pid)
     return Directory(
         DirectoryKind.CLUSTER,
-        major=major,
         control=control,
         standby_signal="standby.signal" in names,
         postmaster_pid=pid,
@@ -54,20 +52,20 @@ def inspect(data_dir: Path, binaries: Binaries) -> Directory:
     )
 
 
-def _identity(data_dir: Path, binaries: Binaries, pid: int | None) -> tuple[int | None, ControlData | None, str]:
+def _identity(data_dir: Path, binaries: Binaries, pid: int | None) -> tuple[ControlData | None, str]:
     try:
         major = int((data_dir / "PG_VERSION").read_text().strip())
     except (OSError, ValueError) as error:
-        return None, None, f"{data_dir}/PG_VERSION cannot be read: {error}"
+        return None, f"{data_dir}/PG_VERSION cannot be read: {error}"
     if major != binaries.major:
         wrong = f"{data_dir} is of PostgreSQL {major}, the programs in {binaries.directory} are {binaries.version}"
-        return major, None, f"{wrong}; set postgresql.bin_dir to PostgreSQL {major}"
+        return None, f"{wrong}; set postgresql.bin_dir to PostgreSQL {major}"
     try:
         written = (data_dir / "global" / "pg_control").stat()
         key = (pid, 0) if pid else (written.st_ino, written.st_mtime_ns)
-        return major, _control(binaries, data_dir, key), ""
+        return _control(binaries, data_dir, key), ""
     except (OSError, PostgresError) as error:
-        return major, None, str(error)
+        return None, str(error)
 
 
 @lru_cache(maxsize=4)

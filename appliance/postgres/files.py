@@ -3,16 +3,18 @@
 import os
 from pathlib import Path
 
+_MODE = 0o600
 
-def write_atomically(path: Path, content: str, mode: int = 0o600) -> None:
-    """After a crash the file holds the old content or the new one, never a part.
+
+def write_atomically(path: Path, content: str) -> None:
+    """After a crash the file holds the old content or the new one, never a part. Its mode is 0600.
 
     Bytes that are no UTF-8 travel as surrogates, here and in `read_text`, so a file in another encoding survives.
     """
     beside = path.with_name(f"{path.name}.tmp")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _MODE)
     with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        os.fchmod(descriptor, mode)  # the file may be a leftover with another mode
+        os.fchmod(descriptor, _MODE)  # the file may be a leftover with another mode
         file.write(content)
         file.flush()
         os.fsync(descriptor)
@@ -20,11 +22,11 @@ def write_atomically(path: Path, content: str, mode: int = 0o600) -> None:
     sync_directory(path.parent)
 
 
-def write_if_changed(path: Path, content: str, mode: int = 0o600) -> bool:
+def write_if_changed(path: Path, content: str) -> bool:
     """Whether it had to be written: an unchanged file costs no disk write and no reload."""
     if not differs(path, content):
         return False
-    write_atomically(path, content, mode)
+    write_atomically(path, content)
     return True
 
 

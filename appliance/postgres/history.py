@@ -7,14 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.cluster.lsn import format_lsn, parse_lsn
+from appliance.cluster.lsn import parse_lsn
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import sync_directory, write_atomically
 
 PLACEHOLDER = "# placeholder of pg-appliance: this timeline was assigned and holds no WAL of this node\n"
 """PostgreSQL skips it as a comment: a timeline without a parent, which nobody follows"""
 _NAME = re.compile(r"([0-9A-F]{8})\.history")
-_MODE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,6 @@ class TimelineSwitch:
 
     timeline: int
     switch_lsn: int
-    reason: str = ""
 
 
 def history_path(wal_dir: Path, timeline: int) -> Path:
@@ -37,18 +35,14 @@ def parse_history(text: str) -> tuple[TimelineSwitch, ...]:
         written = line.strip()
         if not written or written.startswith("#"):
             continue
-        parts = written.split(None, 2)
+        parts = written.split(None, 2)  # what follows them is for people
         if len(parts) < 2 or not parts[0].isdecimal():
             raise ValueError(f"{line!r} is no line of a timeline history")
-        switch = TimelineSwitch(int(parts[0]), parse_lsn(parts[1]), parts[2] if len(parts) > 2 else "")
+        switch = TimelineSwitch(int(parts[0]), parse_lsn(parts[1]))
         if switches and switch.timeline <= switches[-1].timeline:
             raise ValueError(f"timeline {switch.timeline} follows {switches[-1].timeline} in a timeline history")
         switches.append(switch)
     return tuple(switches)
-
-
-def format_history(switches: tuple[TimelineSwitch, ...]) -> str:
-    return "".join(f"{s.timeline}\t{format_lsn(s.switch_lsn)}\t{s.reason or 'unknown'}\n" for s in switches)
 
 
 def read_history(wal_dir: Path, timeline: int) -> tuple[TimelineSwitch, ...]:
@@ -72,7 +66,7 @@ def place_placeholders(wal_dir: Path, own: int, assigned: int) -> tuple[int, ...
         raise PostgresError(f"timeline {assigned} has a history file in {wal_dir} already: it was used before")
     placed = tuple(n for n in range(2, assigned) if not history_path(wal_dir, n).exists())
     for number in placed:
-        write_atomically(history_path(wal_dir, number), PLACEHOLDER, _MODE)
+        write_atomically(history_path(wal_dir, number), PLACEHOLDER)
     return placed
 
 

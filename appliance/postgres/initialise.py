@@ -37,8 +37,8 @@ _SINGLE_USER = (
 )
 
 
-def initialise(spec: Initialise, progress: Progress) -> str:
-    """The system identifier. Raises PostgresError when something is at its place already."""
+def initialise(spec: Initialise, progress: Progress) -> None:
+    """Raises PostgresError when something is at its place already."""
     data_dir = spec.data_dir.resolve()
     if data_dir.exists() and any(data_dir.iterdir()):
         raise PostgresError(f"{data_dir} is not empty; a new cluster needs an empty or missing data_dir")
@@ -53,10 +53,9 @@ def initialise(spec: Initialise, progress: Progress) -> str:
         try_start(spec.binaries, growing, spec.settings)
     progress.phase("syncing")
     run([spec.binaries.tool("initdb"), "--sync-only", "-D", str(growing)], limit_s=_SYNC_LIMIT_S)
-    identifier = read_control(spec.binaries, growing).system_identifier
+    read_control(spec.binaries, growing)  # what cannot be read must not get in place
     write_incarnation(growing, spec.incarnation)
     install_copy(data_dir)
-    return identifier
 
 
 def _run_initdb(argv: list[str]) -> None:
@@ -82,13 +81,9 @@ def _initdb(spec: Initialise, growing: Path, wal_dir: Path | None) -> list[str]:
         f"--wal-segsize={options.wal_segment_mb}",
         "--no-sync",
         "--no-instructions",
-        *(["--data-checksums"] if options.data_checksums else _no_checksums(spec.binaries.major)),
+        "--data-checksums",
         *([f"--waldir={wal_dir}"] if wal_dir else []),
     ]
-
-
-def _no_checksums(major: int) -> list[str]:
-    return ["--no-data-checksums"] if major >= 18 else []
 
 
 def _execute(spec: Initialise, growing: Path) -> None:

@@ -43,15 +43,12 @@ class JobSeen:
     """of a failed rewind: another one cannot help"""
     source_away: bool
     """it failed for want of an answer from its source, which says nothing about this directory"""
-    system_identifier: str
-    """of a directory that was initialised or cloned well"""
 
 
 class Job:
     """One at a time in its directory. Belongs to the thread that started it."""
 
     def __init__(self, spec: Spec, directory: Path, process: subprocess.Popen[bytes]) -> None:
-        self.spec = spec
         self.kind = kind_of(spec)
         self._directory = directory
         self._process = process
@@ -126,7 +123,6 @@ class Job:
             error=error,
             needs_clone=told.needs_clone,
             source_away=told.source_away,
-            system_identifier=told.system_identifier,
         )
 
     def _last_words(self) -> str:

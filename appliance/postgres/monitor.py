@@ -25,34 +25,22 @@ _OPTIONS = (
     "log_min_duration_statement=-1",
     "log_duration=off",
 )
-_FILE_ERRORS = """
-SELECT format('%s line %s: %s: %s', f.sourcefile, f.sourceline, f.name, f.error)
-FROM pg_file_settings AS f LEFT JOIN pg_settings AS s USING (name)
-WHERE f.error IS NOT NULL AND s.pending_restart IS NOT TRUE
-UNION ALL
-SELECT format('hba line %s: %s', line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL
-"""
 
 
 class Monitor:
-    def __init__(self, socket_dir: Path, port: int, *, user: str = SUPERUSER, dbname: str = "postgres") -> None:
-        self._target = {"host": str(socket_dir), "port": str(port), "user": user, "dbname": dbname}
+    def __init__(self, socket_dir: Path, port: int) -> None:
+        self._target = {"host": str(socket_dir), "port": str(port), "user": SUPERUSER, "dbname": "postgres"}
         self._wire: Wire | None = None
         self._known = Known()
         self._checkpoint: _Checkpoint | None = None
-        self.why_unknown = ""
-        """why the last look had no answer, in PostgreSQL's or the system's words"""
 
     def look(self, limit_s: float) -> InstanceSeen | None:
         """None: no answer in time, or none at all; whether PostgreSQL runs is not known then."""
         try:
-            seen = self._look(time.monotonic() + limit_s)
-        except PostgresError as error:
+            return self._look(time.monotonic() + limit_s)
+        except PostgresError:
             self.close()
-            self.why_unknown = str(error)
             return None
-        self.why_unknown = ""
-        return seen
 
     def _look(self, until_s: float) -> InstanceSeen:
         wire = self._connected(until_s)
@@ -60,36 +48,16 @@ class Monitor:
         seen, self._known = read_answer(rows[0][0] or "", self._known, wire.server_version)
         return seen
 
-    def promote(self, limit_s: float = ORDER_LIMIT_S) -> None:
+    def promote(self) -> None:
         """Returns when it is signalled; a later look shows that it is done. Not on a standby: PostgresError."""
-        self.execute("SELECT pg_promote(false)", limit_s=limit_s)
+        self.execute("SELECT pg_promote(false)")
 
-    def reload_conf(self, limit_s: float = ORDER_LIMIT_S) -> None:
-        """Returns when the postmaster is signalled. Whether the files were good: `file_errors`."""
-        self.execute("SELECT pg_reload_conf()", limit_s=limit_s)
-
-    def file_errors(self, limit_s: float = ORDER_LIMIT_S) -> tuple[str, ...]:
-        """What is wrong in the configuration files: an error makes PostgreSQL ignore the whole reload.
-
-        A value that waits for a restart is no error, once the reload has reached this connection.
-        """
-        return tuple(row[0] or "" for row in self.execute(_FILE_ERRORS, limit_s=limit_s))
-
-    def create_slot(self, name: str, *, reserve: bool = True, limit_s: float = ORDER_LIMIT_S) -> None:
-        """A physical slot, unless there is one of that name. `reserve` keeps WAL from now on, not from first use."""
+    def create_slot(self, name: str) -> None:
+        """A physical slot, unless there is one of that name. It keeps WAL from now on, not from its first use."""
         self.execute(
-            "SELECT pg_create_physical_replication_slot($1::name, $2::bool)"
+            "SELECT pg_create_physical_replication_slot($1::name, true)"
             " WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1::name)",
-            [name, "on" if reserve else "off"],
-            limit_s=limit_s,
-        )
-
-    def drop_slot(self, name: str, limit_s: float = ORDER_LIMIT_S) -> None:
-        """Nothing where there is none. An active one: PostgresError."""
-        self.execute(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1::name",
             [name],
-            limit_s=limit_s,
         )
 
     def execute(self, sql: str, parameters: Sequence[str | None] = (), *, limit_s: float = ORDER_LIMIT_S) -> list[Row]:

@@ -23,7 +23,6 @@ class Told:
     """a rewind that cannot succeed, or left the directory unusable"""
     source_away: bool = False
     """it failed because its source gave no answer: nothing was changed, and another try may go well"""
-    system_identifier: str = ""
 
 
 def read_told(path: Path) -> Told:
@@ -50,8 +49,8 @@ class Progress:
         if time.monotonic() - self._written_s >= _EVERY_S:
             self._tell(self._told)
 
-    def done(self, system_identifier: str = "") -> None:
-        self._tell(replace(self._told, ended=True, system_identifier=system_identifier))
+    def done(self) -> None:
+        self._tell(replace(self._told, ended=True))
 
     def failed(self, error: str, *, needs_clone: bool = False, source_away: bool = False) -> None:
         self._tell(replace(self._told, ended=True, error=error, needs_clone=needs_clone, source_away=source_away))

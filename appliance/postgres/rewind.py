@@ -31,8 +31,8 @@ _SOURCE_TROUBLE = (
 )
 
 
-def rewind(spec: Rewind, progress: Progress) -> str:
-    """The system identifier. Runs crash recovery first where the directory needs it."""
+def rewind(spec: Rewind, progress: Progress) -> None:
+    """Runs crash recovery first where the directory needs it."""
     data_dir = spec.data_dir.resolve()
     _check_target(spec, data_dir)
     progress.phase("waiting for the source's checkpoint")
@@ -55,7 +55,6 @@ def rewind(spec: Rewind, progress: Progress) -> str:
     _become_standby(data_dir)
     write_incarnation(data_dir, spec.incarnation)
     remove_durably(mark)  # last: until then nobody starts it
-    return read_control(spec.binaries, data_dir).system_identifier
 
 
 def _check_target(spec: Rewind, data_dir: Path) -> None:

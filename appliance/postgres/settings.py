@@ -113,8 +113,6 @@ class Settings:
     ident: tuple[str, ...] = ()
     primary_conninfo: str = ""
     primary_slot_name: str = ""
-    restore_command: str = ""
-    synchronous_standby_names: str = ""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -170,8 +168,8 @@ def effective(settings: Settings, data_dir: Path, floor: ControlData | None = No
         "port": str(settings.port),
         "primary_conninfo": settings.primary_conninfo,
         "primary_slot_name": settings.primary_slot_name,
-        "restore_command": settings.restore_command,
-        "synchronous_standby_names": settings.synchronous_standby_names,
+        "restore_command": "",
+        "synchronous_standby_names": "",
         "unix_socket_directories": str(settings.unix_socket_dir),
     }
     return {**values, **_raised(values, floor)}

@@ -20,7 +20,6 @@ class InitdbOptions:
     """the same on every host and in every release of its C library, unlike a language's collation"""
     encoding: str = "UTF8"
     wal_segment_mb: int = 16
-    data_checksums: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ def main(directory: Path) -> int:
     spec_file.unlink()  # it may hold passwords
     progress = Progress(directory / TOLD_FILE)
     try:
-        progress.done(system_identifier=_perform(spec, progress))
+        _perform(spec, progress)
     except RewindError as error:
         progress.failed(str(error), needs_clone=error.needs_clone, source_away=not error.needs_clone)
     except PostgresUnreachable as error:
@@ -24,30 +24,29 @@ def main(directory: Path) -> int:
     except (PostgresError, OSError, ValueError) as error:
         progress.failed(str(error))
     else:
+        progress.done()
         return 0
     return 1
 
 
-def _perform(spec: Spec, progress: Progress) -> str:
-    """The system identifier, where a new directory is the result."""
+def _perform(spec: Spec, progress: Progress) -> None:
     match spec:
         case Initialise():
             from appliance.postgres.initialise import initialise
 
-            return initialise(spec, progress)
+            initialise(spec, progress)
         case Clone():
             from appliance.postgres.clone import clone
 
-            return clone(spec, progress)
+            clone(spec, progress)
         case Rewind():
             from appliance.postgres.rewind import rewind
 
-            return rewind(spec, progress)
+            rewind(spec, progress)
         case Discard():
             from appliance.postgres.copies import discard_replaced
 
             discard_replaced(spec.data_dir)
-            return ""
         case _:
             assert_never(spec)
 

@@ -12,12 +12,12 @@ from appliance.postgres.errors import PostgresError, PostgresUnreachable
 Row = list[str | None]
 
 
-def ask(conninfo: str, sql: str, *, limit_s: float, parameters: Sequence[str | None] = ()) -> list[Row]:
+def ask(conninfo: str, sql: str, *, limit_s: float) -> list[Row]:
     """One question on a connection of its own."""
     until_s = time.monotonic() + limit_s
     wire = Wire.connect(conninfo, until_s)
     try:
-        return wire.ask(sql, parameters, until_s)
+        return wire.ask(sql, (), until_s)
     finally:
         wire.close()
 

@@ -196,7 +196,7 @@ class Machine:
             ),
             notes=self.notes,
             lease=self.lease.seen(clock_s) if self.lease.epoch else None,
-            postmaster=PostmasterSeen(1, 1.0) if pg.mode else None,
+            postmaster=PostmasterSeen(1.0) if pg.mode else None,
             instance=instance if answers else None,
             job=job,
             answer_age_s=clock_s - self.answered_s,

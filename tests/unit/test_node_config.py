@@ -9,6 +9,7 @@ from appliance.cluster.config import KNOWN_KEYS
 from appliance.cluster.state import NodeRole
 from appliance.node.config import NodeConfig
 from appliance.node.config_problems import ConfigProblem, known_keys
+from appliance.node.config_sample import SAMPLE
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
 MINIMAL = {"name": "pg1", "cluster": "shop", "members": {"pg1": "10.0.0.11:7400"}}
@@ -238,16 +239,16 @@ def test_advice_on_the_number_of_voters(count, words):
 
 def test_the_sample_loads_and_shows_every_key(tmp_path):
     path = tmp_path / "node.yml"
-    path.write_text(NodeConfig.sample())
+    path.write_text(SAMPLE)
     assert NodeConfig.load(path).cluster == "shop"
 
-    shown = NodeConfig.sample()
+    shown = SAMPLE
     hidden = {key for key in known_keys(NodeConfig) if f"{key.rpartition('.')[2]}:" not in shown}
     assert hidden == {"tls", "tls.ca", "tls.cert", "tls.key"}
 
 
 def test_the_commented_part_of_the_sample_is_what_stands_without_it():
-    lines = [line.removeprefix("# ") for line in NodeConfig.sample().splitlines()[4:]]
+    lines = [line.removeprefix("# ") for line in SAMPLE.splitlines()[4:]]
     document = yaml.safe_load("\n".join(line for line in lines if not line.endswith("effective_cache_size: 12GB")))
     document["bootstrap"] = None
     document["raft"] = {key: value for key, value in document["raft"].items() if value is not None}

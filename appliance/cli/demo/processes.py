@@ -14,6 +14,7 @@ import psutil
 from appliance.cli.demo.layout import DemoNode, write
 
 LOOK_S = 0.05
+KILL_LIMIT_S = 5.0
 _OURS = ("python", "postgres", "pg_", "initdb")
 
 
@@ -67,10 +68,10 @@ def _works_on(process: psutil.Process, directory: Path) -> bool:
     return f"{process.cwd()}/".startswith(below) or any(part.startswith(below) for part in command[1:])
 
 
-def kill_all(node: DemoNode, limit_s: float = 5.0) -> int:
+def kill_all(node: DemoNode) -> int:
     """kill -9 until nothing of the node is left. Says how many there were."""
     killed: set[int] = set()
-    deadline_s = time.monotonic() + limit_s
+    deadline_s = time.monotonic() + KILL_LIMIT_S
     while (left := of_node(node)) and time.monotonic() < deadline_s:
         killed.update(process.pid for process in left)
         send(left, signal.SIGKILL)

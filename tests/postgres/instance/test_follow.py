@@ -4,6 +4,8 @@ import time
 
 from appliance.postgres.history import history_path, place_placeholders, read_history
 
+SENDER = "SELECT max(sender_port) FROM pg_stat_wal_receiver"
+
 
 def standby_of(member, name, source):
     one = member(name)
@@ -19,7 +21,7 @@ def follows(one, source) -> float:
     began_s = time.monotonic()
     one.follow(source)
     one.reload()
-    one.until(lambda seen: seen.streaming and seen.receiver.sender_port == source.port)
+    one.until(lambda seen: seen.streaming and one.value(SENDER) == str(source.port))
     return time.monotonic() - began_s
 
 

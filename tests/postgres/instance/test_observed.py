@@ -16,6 +16,7 @@ from appliance.node.guard_client import GuardStatus, Postmaster
 from appliance.node.observe import Observer, Signalled
 from appliance.postgres.settings import settings_differ
 
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'CHECKPOINT'"
 UNINITIALISED = ClusterState()
 ME = Member("pg1", NodeRole.DATA, "127.0.0.1:7400", "http://127.0.0.1:8008", "127.0.0.1:5432")
 
@@ -69,7 +70,7 @@ def test_a_checkpoint_that_failed_was_not_made_and_another_one_may_be(primary, n
     with stopped(int(primary.value("SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"))):
         node.checkpoint("op1")
         assert node.look().checkpointing
-        primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'CHECKPOINT'")
+        until(node, lambda seen: primary.sql(TERMINATE) != [])
         seen = until(node, lambda seen: not seen.checkpointing)
     assert seen.checkpointed_operation == ""
     assert "terminating connection" in seen.failed_checkpoint.error

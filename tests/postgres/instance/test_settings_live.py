@@ -21,7 +21,8 @@ def test_every_rendered_parameter_is_what_postgresql_shows(primary):
     assert primary.value("SHOW custom.note") == odd
     for name, value in effective(primary.settings, primary.data_dir).items():
         assert primary.value(f"SHOW {name}") == value, name
-    assert primary.monitor.file_errors() == ()
+    assert primary.sql("SELECT name, error FROM pg_file_settings WHERE error IS NOT NULL") == []
+    assert primary.sql("SELECT line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL") == []
 
 
 def test_the_users_own_lines_stay_and_the_include_is_appended_once(primary):
@@ -42,7 +43,7 @@ def test_alter_system_is_noticed_and_taken_back(primary):
     primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'a, \"b''c\"'")
     primary.sql("ALTER SYSTEM SET max_connections = 20")
     primary.sql("ALTER SYSTEM SET work_mem = '8MB'")
-    primary.monitor.reload_conf()
+    primary.sql("SELECT pg_reload_conf()")
     primary.until(lambda seen: primary.value("SHOW wal_keep_size") == "1GB")
     foreign = foreign_auto_conf(primary.data_dir, CONTROLLED)
     assert foreign == {
@@ -50,7 +51,7 @@ def test_alter_system_is_noticed_and_taken_back(primary):
     }  # fmt: skip
     assert clean_auto_conf(primary.data_dir, CONTROLLED) == foreign
     assert clean_auto_conf(primary.data_dir, CONTROLLED) == {}
-    primary.monitor.reload_conf()
+    primary.sql("SELECT pg_reload_conf()")
     primary.until(lambda seen: primary.value("SHOW wal_keep_size") == "128MB")
     assert primary.value("SHOW work_mem") == "8MB"
     assert "wal_keep_size = '1GB'" in (primary.data_dir / "postgresql.auto.conf.before-appliance").read_text()

@@ -129,7 +129,7 @@ def published(me="pg1", **changes):
             directory=DirectorySeen(DirectoryKind.CLUSTER, system_identifier="7423474350493388827"),
             notes=Notes(epoch=4),
             lease=LeaseSeen(4, 5.5) if primary else None,
-            postmaster=PostmasterSeen(4711, 100.0),
+            postmaster=PostmasterSeen(100.0),
             instance=instance(primary=primary),
             contact_s=0.2,
         ),

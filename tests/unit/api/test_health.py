@@ -96,7 +96,7 @@ NOT_WRITABLE = {
     "lease run out": seen(published(), lease=LeaseSeen(4, 0.0)),
     "PostgreSQL does not answer": seen(published(), instance=None, answer_age_s=2.1),
     "a new postmaster has not answered yet": seen(
-        published(), instance=None, answer_age_s=1.5, postmaster=PostmasterSeen(4712, 1.4)
+        published(), instance=None, answer_age_s=1.5, postmaster=PostmasterSeen(1.4)
     ),
     "PostgreSQL does not answer and is being stopped": seen(published(), instance=None, stopping_s=0.1),
     "PostgreSQL does not answer and was not opened": seen(_appointment(opened=False), instance=None),

@@ -63,7 +63,7 @@ def primary(me="pg1", **changes):
         directory=directory(me, primary=True),
         notes=Notes(epoch=4, pledge=4),
         lease=LeaseSeen(4, 5.0),
-        postmaster=PostmasterSeen(4711, 100.0),
+        postmaster=PostmasterSeen(100.0),
         instance=instance(primary=True),
         contact_s=0.1,
     )
@@ -77,7 +77,7 @@ def standby(me="pg2", **changes):
         directory=directory(me),
         notes=Notes(epoch=4, pledge=4),
         lease=None,
-        postmaster=PostmasterSeen(4712, 100.0),
+        postmaster=PostmasterSeen(100.0),
         instance=instance(),
         contact_s=0.1,
     )
@@ -204,7 +204,7 @@ def some_observation(present, tape):
         directory=on_disk,
         notes=notes,
         lease=tape.pick(lease, lease, None),
-        postmaster=PostmasterSeen(4711, 5.0) if running else None,
+        postmaster=PostmasterSeen(5.0) if running else None,
         instance=tape.pick(answer, answer, answer, None) if running else None,
         job=tape.pick(None, None, None, None, work) if not running else None,
         answer_age_s=tape.pick(0.0, 0.0, 20.0, 100.0),

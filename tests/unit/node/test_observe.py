@@ -11,21 +11,17 @@ from appliance.postgres.directory import Directory
 from appliance.postgres.instance import Known, read_answer
 
 CONTROL = ControlData(
-    system_identifier="7423", state=ControlState.IN_PRODUCTION, checkpoint_lsn=100, redo_lsn=90, timeline=2,
-    min_recovery_lsn=0, min_recovery_timeline=0, end_of_backup_required=False, checksums=True, wal_log_hints=False,
-    wal_segment_bytes=1 << 24, max_connections=100, max_worker_processes=8, max_wal_senders=10, max_prepared_xacts=0,
-    max_locks_per_xact=64,
+    system_identifier="7423", state=ControlState.IN_PRODUCTION, checkpoint_lsn=100, timeline=2,
+    min_recovery_timeline=0, checksums=True, wal_log_hints=False, wal_segment_bytes=1 << 24, max_connections=100,
+    max_worker_processes=8, max_wal_senders=10, max_prepared_xacts=0, max_locks_per_xact=64,
 )  # fmt: skip
-FOUND = Directory(DirectoryKind.CLUSTER, major=15, control=CONTROL)
-LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "insert_lsn": null,
- "received_lsn": "0/3000060", "replayed_lsn": "0/3000028", "replay_timestamp": null, "replay_pause": "not paused",
- "replay_waits_for": "RecoveryWalStream",
- "postmaster_start_time": 1700000000.5, "primary_conninfo": "user=x host=10.0.0.1 port=5432", "primary_slot_name": "s",
- "synchronous_standby_names": "", "checkpoint_timeline": 1, "recovery_timeline": 1, "system_identifier": "7423",
- "receiver": {"status": "streaming", "sender_host": "10.0.0.1", "sender_port": 5432, "slot_name": "s",
- "received_tli": 2, "latest_end_lsn": "0/3000060"}, "sender": null, "walsenders": null,
- "slots": [{"slot_name": "appliance_pg2", "slot_type": "physical", "active": true, "restart_lsn": "0/1",
- "wal_status": "reserved"}], "conf_load_time": "now", "pending_restart": ["max_connections"]}"""
+FOUND = Directory(DirectoryKind.CLUSTER, control=CONTROL)
+LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "received_lsn": "0/3000060",
+ "replayed_lsn": "0/3000028", "replay_timestamp": null, "replay_pause": "not paused",
+ "replay_waits_for": "RecoveryWalStream", "postmaster_start_time": 1700000000.5,
+ "primary_conninfo": "user=x host=10.0.0.1 port=5432", "checkpoint_timeline": 1, "recovery_timeline": 1,
+ "receiver": {"status": "streaming", "received_tli": 2}, "walsenders": null, "slots": ["appliance_pg2"],
+ "conf_load_time": "now", "pending_restart": ["max_connections"]}"""
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 
+from appliance.postgres import binaries
 from appliance.postgres.binaries import TOOLS, find
 from appliance.postgres.errors import NoBinaries
 
@@ -39,19 +40,20 @@ def test_what_is_wrong_there_is_said_with_what_would_do(server, version, without
     assert "correct postgresql.bin_dir" in str(refused.value)
 
 
-def test_the_path_is_searched_for_a_complete_server_of_the_wanted_version(server, monkeypatch):
-    places = [server("a", "15.1", ["pg_rewind"]), server("b", "16.3"), server("c", "14.9"), server("d", "18beta1")]
+def test_the_path_is_searched_for_a_complete_server(server, monkeypatch):
+    places = [server("a", "15.1", ["pg_rewind"]), server("b", "18beta1"), server("c", "14.9")]
     monkeypatch.setenv("PATH", ":".join(str(place) for place in places))
-    assert find().directory == places[1]
-    assert find(major=14).directory == places[2]
-    assert find(major=18).version == "18beta1"
+    found = find()
+    assert (found.directory, found.version, found.major) == (places[1], "18beta1", 18)
 
 
-def test_a_version_that_is_nowhere_names_the_package(server, monkeypatch):
-    place = server("b", "16.3")
-    monkeypatch.setenv("PATH", str(place))
+def test_what_is_nowhere_is_named_with_every_place_and_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(binaries, "_DEBIAN", tmp_path)
+    (tmp_path / "17" / "bin").mkdir(parents=True)
+    monkeypatch.setattr(binaries.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        NoBinaries, match=r"no complete PostgreSQL 14 found.*install the package postgresql-14"
+        NoBinaries, match=r"no complete PostgreSQL 14 to 18 found.*the package postgresql-17"
     ) as refused:
-        find(major=14)
-    assert f"{place}: is 16.3" in str(refused.value)
+        find()
+    assert f"{tmp_path}/17/bin: postgres, initdb" in str(refused.value)
