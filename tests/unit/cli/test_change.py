@@ -6,6 +6,7 @@ import pty
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread, Timer
@@ -269,6 +270,9 @@ def test_a_request_that_got_no_answer_is_unknown_and_not_sent_elsewhere(applianc
     monkeypatch.setattr("appliance.cli.client.CHANGE_LIMIT_S", 2.0)
     node.stuck.clear()
     found = appliance("switchover", "--yes", "--config", config)
+    until_s = time.monotonic() + 5
+    while not node.requests and time.monotonic() < until_s:  # the node may be slower than its client is patient
+        time.sleep(0.01)
     node.stuck.set()
 
     assert found.code == 5
