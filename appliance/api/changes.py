@@ -3,7 +3,8 @@
 The front has let in whoever gets here.
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
@@ -13,7 +14,7 @@ from appliance.api.bodies import BootstrapBody, Bootstrapping, DryRun, FailoverB
 from appliance.api.desk import SEEN_LIMIT_S, Desk, find
 from appliance.api.problem import Problem, ProblemError, problem
 from appliance.api.published import OperatorAnswer, OperatorRequest
-from appliance.api.routes import Wished, answer
+from appliance.api.routes import Wish, Wished, answer
 from appliance.cluster.state import Operation, OperationKind, Phase
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -43,31 +44,13 @@ router = APIRouter(prefix="/api/v1", dependencies=[Depends(HTTPBearer(auto_error
 @router.post("/switchovers", status_code=202, response_model=None, responses=_BEGUN)
 async def switchover(wish: Wished, body: SwitchoverBody = SwitchoverBody()) -> JSONResponse:
     """Move the primary role to another member without losing a commit."""
-    request = OperatorRequest(
-        kind="switchover",
-        id=wish.id,
-        requester=wish.requester,
-        reason=body.reason,
-        target=body.to,
-        expected_primary=body.source,
-        dry_run=wish.dry_run,
-    )
-    return await _begin(wish.desk, request, wish.wait_s)
+    return await _begin(wish.desk, _asked("switchover", wish, body), wish.wait_s)
 
 
 @router.post("/failovers", status_code=202, response_model=None, responses=_BEGUN)
 async def failover(wish: Wished, body: FailoverBody) -> JSONResponse:
     """Make a named member the primary, whether or not there is one."""
-    request = OperatorRequest(
-        kind="failover",
-        id=wish.id,
-        requester=wish.requester,
-        reason=body.reason,
-        target=body.to,
-        expected_primary=body.source,
-        dry_run=wish.dry_run,
-        allow_data_loss=body.allow_data_loss,
-    )
+    request = replace(_asked("failover", wish, body), allow_data_loss=body.allow_data_loss)
     return await _begin(wish.desk, request, wish.wait_s)
 
 
@@ -87,6 +70,18 @@ async def bootstrap(wish: Wished, body: BootstrapBody = BootstrapBody()) -> JSON
         raise ProblemError(problem(409, "bootstrap.failed", detail, hint="nothing was kept: mend it, then ask again"))
     headers = {"location": "/api/v1/cluster"}
     return answer(Bootstrapping(wish.id, done, said.message), 200 if done else 202, headers)
+
+
+def _asked(kind: Literal["switchover", "failover"], wish: Wish, body: SwitchoverBody | FailoverBody) -> OperatorRequest:
+    return OperatorRequest(
+        kind=kind,
+        id=wish.id,
+        requester=wish.requester,
+        reason=body.reason,
+        target=body.to,
+        expected_primary=body.source,
+        dry_run=wish.dry_run,
+    )
 
 
 async def _begin(desk: Desk, request: OperatorRequest, wait_s: float) -> JSONResponse:

@@ -7,21 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from raft import Refused, Replica, ReplicaConfig, Unknown, Verdict
-
-
-class Appender:
-    """The state is the tuple of all commands; `no` is refused and `raise` raises."""
-
-    def initial(self):
-        return ()
-
-    def apply(self, state, command):
-        if command == b"raise":
-            raise ValueError("poison")
-        if command == b"no":
-            return state, Verdict("said no")
-        return (*state, command), Verdict()
+from raft import Refused, Replica, ReplicaConfig, Unknown
+from tests.raft.appender import Appender
 
 
 def free_ports(count):

@@ -8,86 +8,59 @@ from http.client import HTTPConnection
 from appliance.api.published import OperatorAnswer, Published, RaftSeen
 from appliance.cluster.config import Policy
 from appliance.cluster.state import (
-    Appointment,
     Change,
-    ClusterState,
     Config,
     HistoryEntry,
-    LeaseStatus,
-    Member,
     NodeRole,
     Operation,
     OperationKind,
     Phase,
     PhaseMark,
     Position,
-    Timeline,
 )
 from appliance.ha.seen import (
     DirectoryKind,
     DirectorySeen,
-    InstanceSeen,
     LeaseSeen,
     Notes,
     Observation,
     PostmasterSeen,
-    Report,
     ReportSeen,
 )
+from tests.unit.cluster import building as cluster
+from tests.unit.cluster.building import NAMES
+from tests.unit.ha import building as decisions
 
 MIB = 1 << 20
 LSN = 0x3000060
 TAKEN_S = 1000.0
-NAMES = ("pg1", "pg2", "pg3")
 
 
 def member(name, role=NodeRole.DATA, tags=None):
-    n = name[-1]
-    return Member(
-        name=name,
-        role=role,
-        raft=f"10.0.0.{n}:7400",
-        api_url=f"http://10.0.0.{n}:8008",
-        postgres=f"10.0.0.{n}:5432" if role is not NodeRole.WITNESS else "",
-        tags=tags or {},
-        incarnation=f"inc-{name}",
-    )
+    return cluster.member(name, role, tags=tags or {}, incarnation=f"inc-{name}")
 
 
 def instance(*, primary, lsn=LSN, timeline=2, streaming=None):
-    return InstanceSeen(
-        in_recovery=not primary,
+    return decisions.instance(
+        primary=primary,
         timeline=timeline,
         lsn=lsn,
         received_lsn=0 if primary else lsn,
         replayed_lsn=0 if primary else lsn,
-        receiver_running=not primary,
-        upstream="" if primary else "10.0.0.1:5432",
         checkpoint_timeline=timeline,
+        slots=frozenset(),
         streaming=(not primary) if streaming is None else streaming,
     )
 
 
-def report(name, *, primary=False, lsn=LSN, streaming=None, **changes):
-    base = Report(
-        node=name,
-        incarnation=f"inc-{name}",
-        notes=Notes(),
-        directory=DirectoryKind.CLUSTER,
-        running=True,
-        in_recovery=not primary,
-        timeline=2,
-        lsn=lsn,
-        received_lsn=0 if primary else lsn,
-        replayed_lsn=0 if primary else lsn,
-        streaming=(not primary) if streaming is None else streaming,
-        status="running",
-        doing="nothing to do",
-        postmaster_start="2026-11-23T05:00:00.123456+00:00",
-        server_version=150014,
-        version="0.1.0",
-    )
-    return replace(base, **changes)
+def report(name, *, primary=False, lsn=LSN, **changes):
+    shown = {
+        "doing": "nothing to do",
+        "postmaster_start": "2026-11-23T05:00:00.123456+00:00",
+        "server_version": 150014,
+        "version": "0.1.0",
+    }
+    return decisions.report(name, primary=primary, lsn=lsn, **(shown | changes))
 
 
 HISTORY = (
@@ -97,14 +70,8 @@ HISTORY = (
 
 
 def state(**changes):
-    base = ClusterState(
-        name="shop",
-        system_identifier="7423474350493388827",
-        members={name: member(name) for name in NAMES},
-        epoch=4,
-        appointment=Appointment(4, "pg1", "inc-pg1", 2, Position(1, 0x2000000), opened=True),
-        lease=LeaseStatus.HELD,
-        timelines=(Timeline(1, 1, "pg3", 0, 0), Timeline(2, 4, "pg1", 1, 0x2000000)),
+    """The same small cluster, with a history and a document to show."""
+    base = cluster.state(
         last_known=Position(2, LSN),
         config=Config(3, {"ttl": "6s", "postgresql": {"parameters": {"work_mem": "8MB"}}}),
         history=HISTORY,

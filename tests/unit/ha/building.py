@@ -104,8 +104,9 @@ def operation(phase=Phase.REQUESTED, target="pg2", **changes):
     return replace(base, **changes)
 
 
-def report(node, **changes):
-    is_primary = node == "pg1"
+def report(node, *, primary=None, lsn=LSN, streaming=None, **changes):
+    """Of pg1 as the primary and of the others as its standbys, unless said otherwise."""
+    is_primary = node == "pg1" if primary is None else primary
     base = Report(
         node=node,
         incarnation=f"inc-{node}",
@@ -114,10 +115,10 @@ def report(node, **changes):
         running=True,
         in_recovery=not is_primary,
         timeline=2,
-        lsn=LSN,
-        received_lsn=0 if is_primary else LSN,
-        replayed_lsn=0 if is_primary else LSN,
-        streaming=not is_primary,
+        lsn=lsn,
+        received_lsn=0 if is_primary else lsn,
+        replayed_lsn=0 if is_primary else lsn,
+        streaming=(not is_primary) if streaming is None else streaming,
         status="running",
         doing="",
     )

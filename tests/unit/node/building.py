@@ -19,6 +19,14 @@ class Clock:
     def __call__(self):
         return self.now_s
 
+    @classmethod
+    def of(cls, monkeypatch, *modules):
+        """The one that these modules read."""
+        clock = cls()
+        for module in modules:
+            monkeypatch.setattr(module, "boottime_s", clock)
+        return clock
+
 
 class Consensus:
     """A replica of which the test decides what becomes of proposals, barriers and questions, and when."""

@@ -22,9 +22,7 @@ RENEWAL = SendReport(report("pg1", renew_epoch=4))
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(module, "boottime_s", clock)
-    return clock
+    return Clock.of(monkeypatch, module)
 
 
 @pytest.fixture

@@ -75,10 +75,7 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path, monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(loop_module, "boottime_s", clock)
-    monkeypatch.setattr(reporter_module, "boottime_s", clock)
-    node = Node(tmp_path, clock)
+    node = Node(tmp_path, Clock.of(monkeypatch, loop_module, reporter_module))
     node.loop.adopt()
     return node
 

@@ -41,9 +41,7 @@ class Peers(Consensus):
 
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(module, "boottime_s", clock)
-    return clock
+    return Clock.of(monkeypatch, module)
 
 
 @pytest.fixture

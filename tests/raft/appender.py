@@ -1,0 +1,17 @@
+"""The smallest machine that shows what was applied, in which order, and what was not."""
+
+from raft import Verdict
+
+
+class Appender:
+    """The state is the tuple of all commands; `no` is refused and `raise` raises."""
+
+    def initial(self):
+        return ()
+
+    def apply(self, state, command):
+        if command == b"raise":
+            raise ValueError("poison")
+        if command == b"no":
+            return state, Verdict("said no")
+        return (*state, command), Verdict()
