@@ -134,7 +134,8 @@ class Member:
         return Job.start(spec, self.root / "job")
 
     def initialise(self, **more) -> JobSeen:
-        return ended(self.job(Initialise(self.binaries, self.data_dir, self.credentials, wal_dir=self.wal_dir, **more)))
+        given = {"wal_dir": self.wal_dir, "incarnation": f"{self.name} initialised"} | more
+        return ended(self.job(Initialise(self.binaries, self.data_dir, self.credentials, **given)))
 
     def clone_of(self, source: "Member", *, slot: str = "") -> Clone:
         return Clone(
@@ -144,6 +145,7 @@ class Member:
             source_database=source.conninfo(REWIND_ROLE, self, dbname="postgres"),
             wal_dir=self.wal_dir,
             slot=slot,
+            incarnation=f"{self.name} cloned",
         )
 
     def clone(self, source: "Member", *, slot: str = "") -> JobSeen:
@@ -151,7 +153,7 @@ class Member:
 
     def rewind(self, source: "Member", timeline: int) -> JobSeen:
         database = source.conninfo(REWIND_ROLE, self, dbname="postgres")
-        return ended(self.job(Rewind(self.binaries, self.data_dir, database, timeline)))
+        return ended(self.job(Rewind(self.binaries, self.data_dir, database, timeline, f"{self.name} rewound")))
 
     def conninfo(self, role: str, by: "Member", dbname: str = "") -> str:
         return conninfo(

@@ -11,6 +11,7 @@ import pytest
 from appliance.postgres.control import ControlState
 from appliance.postgres.copies import discard_replaced, new_copy, replaced
 from appliance.postgres.directory import inspect
+from appliance.postgres.incarnation import forget_incarnation, read_incarnation
 from appliance.postgres.jobs import Job
 from appliance.postgres.specs import Discard
 
@@ -30,6 +31,11 @@ def test_a_clone_streams_from_its_source(pair):
     there = primary.seen()
     assert [sender.application_name for sender in there.walsenders] == ["pg2"]
     assert there.slots == {"pg2"}
+    assert read_incarnation(primary.data_dir) == "template initialised"
+    assert read_incarnation(standby.data_dir) == "pg2 cloned", "a copy is another directory (R13)"
+    forget_incarnation(standby.data_dir)
+    assert read_incarnation(standby.data_dir) == ""
+    assert standby.seen().streaming, "what is forgotten is nothing of PostgreSQL's"
     assert primary.sql("SELECT slot_type, active FROM pg_replication_slots") == [["physical", "t"]]
 
 

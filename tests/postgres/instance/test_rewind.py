@@ -6,6 +6,7 @@ import time
 from appliance.postgres.credentials import REWIND_ROLE
 from appliance.postgres.directory import inspect, processes_in, rewind_mark
 from appliance.postgres.history import place_placeholders, read_history, remove_placeholders_above_real
+from appliance.postgres.incarnation import read_incarnation
 from appliance.postgres.settings import write_standby_signal
 from appliance.postgres.specs import Rewind
 
@@ -49,6 +50,7 @@ def test_r15_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, 
     primary.crash()
     job = primary.rewind(standby, 3)
     assert job.ok, job
+    assert read_incarnation(primary.data_dir) == "pg1 rewound", "neither its own nor its source's (R13)"
     assert not rewind_mark(primary.data_dir).exists()
     assert inspect(primary.data_dir, primary.binaries).standby_signal
     assert next((primary.data_dir / "pg_tblspc").iterdir()).readlink() == link
