@@ -74,6 +74,11 @@ class NoteFenced:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteNeedsClone:
+    """Remember that only a clone helps: a rewind would find nothing to do (R15)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Propose:
     command: Command
 
@@ -116,6 +121,11 @@ class CreateSlots:
 
 
 @dataclass(frozen=True, slots=True)
+class DropSlots:
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ApplySettings:
     """Render the configuration and reload."""
 
@@ -130,6 +140,7 @@ Action = (
     | Checkpoint
     | Pledge
     | NoteFenced
+    | NoteNeedsClone
     | Propose
     | Initialise
     | Clone
@@ -138,6 +149,7 @@ Action = (
     | DiscardReplaced
     | ForgetIncarnation
     | CreateSlots
+    | DropSlots
     | ApplySettings
 )
 

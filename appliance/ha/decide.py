@@ -17,6 +17,7 @@ from appliance.ha.actions import (
     CreateSlots,
     Decision,
     DiscardReplaced,
+    DropSlots,
     FinishJob,
     Pledge,
     Promote,
@@ -129,11 +130,25 @@ def settings(state: ClusterState, seen: Observation, policy: Policy) -> Decision
 
 
 def keep_slots(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
-    """R15: the primary keeps WAL for every other member, also for one that is away (bounded by its size limit)."""
+    """R15: the primary keeps WAL for every other member, also for one that is away (bounded by its size limit).
+
+    A slot beyond that limit keeps nothing any more, and PostgreSQL 18 refuses whoever comes with it: it is made anew.
+    """
     if seen.instance is None or seen.instance.in_recovery:
         return None
+    if lost := _members_of(seen.instance.lost_slots, state):
+        return Decision(f"the WAL of slots {', '.join(lost)} is gone: make them anew", (DropSlots(lost),))
     missing = _missing_slots(state, seen)
     return Decision(f"create slots {', '.join(missing)}", (CreateSlots(missing),)) if missing else None
+
+
+def drop_slots(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R15: slots of a time as primary would keep WAL for members that stream from another one, up to their limit."""
+    instance = seen.instance
+    if instance is None or not instance.in_recovery or not instance.streaming:
+        return None
+    stale = _members_of(instance.idle_slots, state)
+    return Decision(f"drop slots {', '.join(stale)}", (DropSlots(stale),)) if stale else None
 
 
 def checkpoint_after_promotion(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
@@ -174,8 +189,10 @@ RULES: tuple[Rule, ...] = (
     start.rebuild,
     start.start_standby,
     standby.follow,
+    standby.left_behind,
     settings,
     keep_slots,
+    drop_slots,
     checkpoint_after_promotion,
     discard_replaced,
 )
@@ -241,3 +258,8 @@ def _missing_slots(state: ClusterState, seen: Observation) -> tuple[str, ...]:
         return ()
     others = (m.name for m in state.members.values() if m.name != seen.me.name and m.role is not NodeRole.WITNESS)
     return tuple(sorted(n for n in others if slot_name(n) not in seen.instance.slots))
+
+
+def _members_of(slots: frozenset[str], state: ClusterState) -> tuple[str, ...]:
+    """The members whose slots these are; slots of anybody else are not ours."""
+    return tuple(sorted(name for name in state.members if slot_name(name) in slots))

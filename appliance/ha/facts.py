@@ -78,7 +78,7 @@ def needs_rebuild(state: ClusterState, seen: Observation) -> str | None:
     if not same_cluster(state, seen):
         return None
     if seen.notes.needs_clone:
-        return "the last rewind failed"
+        return "only a clone helps"
     if member.rebuilding:
         return "a rebuild was begun"
     if directory.incarnation != member.incarnation or not member.incarnation:

@@ -59,6 +59,12 @@ class InstanceSeen:
     replay_waits: bool = True
     """recovery waits for more WAL: all that is on this disk has been replayed"""
     pending_restart: bool = False
+    idle_slots: frozenset[str] = frozenset()
+    """physical slots that nobody streams through"""
+    lost_slots: frozenset[str] = frozenset()
+    """idle slots whose WAL is gone: PostgreSQL 18 refuses a standby that names one"""
+    oldest_lsn: int = 0
+    """a primary with an idle slot: where the WAL on its disk begins; 0: not looked at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ class Notes:
     fenced_epoch: int = 0
     """highest epoch it was fenced in, or gave back: it never resumes that one (R4)"""
     needs_clone: bool = False
-    """a rewind failed or left the directory unusable (R15)"""
+    """a rewind failed or left the directory unusable, or the WAL that it needs is gone (R15)"""
     rewinds_failed: int = 0
     """in a row, without having touched the directory"""
 
@@ -163,6 +169,8 @@ class Observation:
     """how long the directory that a clone replaced has been kept; None: there is none (R12)"""
     settings_changed: bool = False
     """the configuration's rendering differs from the files that PostgreSQL reads"""
+    source_oldest_lsn: int = 0
+    """where the WAL of the open primary begins, as it reported; 0: it did not say"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,8 @@ class Report:
     server_version: int = 0
     pending_restart: bool = False
     version: str = ""
+    oldest_lsn: int = 0
+    """a primary that a member does not stream from: where the WAL on its disk begins"""
 
 
 @dataclass(frozen=True, slots=True)

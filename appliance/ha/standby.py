@@ -1,8 +1,9 @@
 """Rules of a running standby: whom it takes WAL from."""
 
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState, NodeRole
-from appliance.ha.actions import Decision, Follow
+from appliance.cluster.lsn import format_lsn
+from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole
+from appliance.ha.actions import Decision, Follow, NoteNeedsClone
 from appliance.ha.facts import me
 from appliance.ha.seen import Observation
 
@@ -33,3 +34,18 @@ def follow(state: ClusterState, seen: Observation, policy: Policy) -> Decision |
     if not address:
         return Decision("takes WAL from nobody until a primary has opened", (Follow(""),))
     return Decision(f"follow {wanted} at {address}", (Follow(wanted),))
+
+
+def left_behind(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R15: the primary has the WAL no more that comes next here, so it can only be cloned.
+
+    Only from an open primary: without one its data may be the best there are. WAL that is on this disk and not yet
+    replayed does not come from there, so all of it must have been.
+    """
+    instance, source = seen.instance, upstream(state, seen.me.name, seen.notes.pledge)
+    if instance is None or not instance.in_recovery or not source or state.lease is not LeaseStatus.HELD:
+        return None
+    if instance.streaming or not instance.replay_waits or instance.lsn >= seen.source_oldest_lsn:
+        return None
+    here, there = format_lsn(instance.lsn), format_lsn(seen.source_oldest_lsn)
+    return Decision(f"its WAL ends at {here} and that of {source} begins at {there}", (NoteNeedsClone(),))

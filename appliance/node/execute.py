@@ -22,12 +22,14 @@ from appliance.ha.actions import (
     CreateSlots,
     Decision,
     DiscardReplaced,
+    DropSlots,
     EndStray,
     FinishJob,
     Follow,
     ForgetIncarnation,
     Initialise,
     NoteFenced,
+    NoteNeedsClone,
     Pledge,
     Promote,
     Propose,
@@ -147,6 +149,8 @@ class Executor:
                 self._note(replace(self._notes.value, pledge=max(election, self._notes.value.pledge)))
             case NoteFenced(epoch):
                 give_back(self._notes, epoch)
+            case NoteNeedsClone():
+                self._note(replace(self._notes.value, needs_clone=True))
             case Initialise():
                 self._local.initialise(state, policy)
             case Clone(source):
@@ -162,6 +166,9 @@ class Executor:
             case CreateSlots(members):
                 for member in members:
                     self._local.monitor.create_slot(slot_name(member))
+            case DropSlots(members):
+                for member in members:
+                    self._local.monitor.drop_slot(slot_name(member))
             case ApplySettings():
                 in_recovery = seen.instance is None or seen.instance.in_recovery
                 source = upstream(state, self._me, seen.notes.pledge) if in_recovery else ""

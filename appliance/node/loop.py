@@ -125,6 +125,7 @@ class ControlLoop:
             self._notes.value,
             self._lease.seen(now_s) if self._lease.epoch else None,
             self._reporter.contact_s(),
+            self._reporter.reports,
         )
         decision = decide(view.state, seen, policy)
         self._say(decision)

@@ -16,6 +16,7 @@ from appliance.ha.seen import (
     Notes,
     Observation,
     PostmasterSeen,
+    ReportSeen,
 )
 from appliance.ha.standby import upstream
 from appliance.node.clock import boottime_s, wall_time
@@ -29,7 +30,7 @@ from appliance.postgres.errors import SettingsError
 from appliance.postgres.history import read_history
 from appliance.postgres.incarnation import read_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
-from appliance.postgres.segments import newest_timeline
+from appliance.postgres.segments import newest_timeline, oldest_lsn
 
 LOOK_LIMIT_S = 0.5
 
@@ -83,6 +84,7 @@ class Observer:
         notes: Notes,
         lease: LeaseSeen | None,
         contact_s: float | None,
+        reports: Mapping[str, ReportSeen],
     ) -> Observation:
         """One observation. Waits at most LOOK_LIMIT_S for PostgreSQL."""
         now_s = boottime_s()
@@ -117,15 +119,22 @@ class Observer:
             failed_checkpoint=self._failed_checkpoint(now_s),
             replaced_kept_s=self._local.replaced_kept_s(),
             settings_changed=instance is not None and self._differ(state, policy, notes, instance),
+            source_oldest_lsn=oldest_of_primary(state, reports),
         )
 
     def _instance(self, answer: Answer) -> InstanceSeen:
-        """A standby whose receiver has ended is on the timeline of its WAL, not of its last restartpoint (R6)."""
+        """What only the names of WAL segments tell.
+
+        A standby whose receiver has ended is on the timeline of its WAL, not of its last restartpoint (R6). A primary
+        says where its WAL begins when a member does not stream, which may have been away for too long (R15).
+        """
         seen = instance_seen(answer)
         control = inspect(self._local.data_dir, self._local.binaries).control
+        wal_dir = self._local.data_dir / "pg_wal"
+        if control is not None and not seen.in_recovery and seen.idle_slots:
+            return replace(seen, oldest_lsn=oldest_lsn(wal_dir, seen.lsn, control.wal_segment_bytes))
         if not seen.in_recovery or seen.receiver_running or control is None:
             return seen
-        wal_dir = self._local.data_dir / "pg_wal"
         return replace(seen, timeline=max(seen.timeline, newest_timeline(wal_dir, seen.lsn, control.wal_segment_bytes)))
 
     def _without_guard(self) -> Postmaster | None:
@@ -208,6 +217,15 @@ class Observer:
         return self._settings_differ
 
 
+def oldest_of_primary(state: ClusterState, reports: Mapping[str, ReportSeen]) -> int:
+    """Where the WAL of the open primary begins, by its own report from this epoch; 0 when it has not said."""
+    held = state.appointment
+    heard = reports.get(held.node) if held is not None and held.opened else None
+    if held is None or heard is None or heard.report.in_recovery is not False:
+        return 0
+    return heard.report.oldest_lsn if heard.report.timeline == held.timeline else 0
+
+
 def directory_seen(found: Directory, incarnation: str, stray_pid: int) -> DirectorySeen:
     control = found.control
     if control is None:
@@ -229,6 +247,7 @@ def directory_seen(found: Directory, incarnation: str, stray_pid: int) -> Direct
 
 
 def instance_seen(answer: Answer) -> InstanceSeen:
+    idle = [slot for slot in answer.slots if slot.physical and not slot.active]
     return InstanceSeen(
         in_recovery=answer.in_recovery,
         timeline=answer.timeline,
@@ -238,10 +257,12 @@ def instance_seen(answer: Answer) -> InstanceSeen:
         receiver_running=answer.receiver is not None,
         upstream=upstream_address(answer.primary_conninfo),
         checkpoint_timeline=answer.checkpoint_timeline,
-        slots=answer.slots,
+        slots=frozenset(slot.name for slot in answer.slots),
         streaming=answer.streaming,
         replay_waits=answer.replay_waits,
         pending_restart=bool(answer.pending_restart),
+        idle_slots=frozenset(slot.name for slot in idle),
+        lost_slots=frozenset(slot.name for slot in idle if slot.wal_status == "lost"),
     )
 
 

@@ -50,6 +50,7 @@ def make_report(state: ClusterState, seen: Observation, answer: Answer | None, d
         server_version=answer.server_version if answer is not None else 0,
         pending_restart=instance.pending_restart if instance is not None else False,
         version=__version__,
+        oldest_lsn=instance.oldest_lsn if instance is not None else 0,
     )
 
 

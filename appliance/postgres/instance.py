@@ -26,7 +26,9 @@ SELECT row_to_json(seen) FROM (
     (SELECT json_agg(sender) FROM (
       SELECT usename, application_name, client_addr, state, sync_state, sync_priority FROM pg_stat_replication
     ) AS sender) AS walsenders,
-    (SELECT json_agg(slot_name) FROM pg_replication_slots) AS slots,
+    (SELECT json_agg(slot) FROM (
+      SELECT slot_name, slot_type, active, wal_status FROM pg_replication_slots
+    ) AS slot) AS slots,
     pg_conf_load_time()::text AS conf_load_time,
     CASE WHEN pg_conf_load_time()::text IS DISTINCT FROM $1
       THEN (SELECT json_agg(name) FROM pg_settings WHERE pending_restart) END AS pending_restart
@@ -53,6 +55,15 @@ class WalSender:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    name: str
+    physical: bool
+    active: bool
+    wal_status: str
+    """reserved, extended, unreserved, lost; empty: reserves nothing"""
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceSeen:
     in_recovery: bool
     timeline: int
@@ -71,8 +82,7 @@ class InstanceSeen:
     receiver: str | None
     """the status of the WAL receiver: streaming, or what it does instead; None when there is none"""
     walsenders: tuple[WalSender, ...]
-    slots: frozenset[str]
-    """their names"""
+    slots: tuple[Slot, ...]
     server_version: int
     """as 150018"""
     postmaster_start_time: float
@@ -118,7 +128,7 @@ def read_answer(answer: str, known: Known, server_version: int) -> tuple[Instanc
         replay_paused=said["replay_pause"] not in {None, "not paused"},
         receiver=(receiver["status"] or "") if receiver else None,
         walsenders=tuple(_walsender(sender) for sender in said["walsenders"] or ()),
-        slots=frozenset(said["slots"] or ()),
+        slots=tuple(_slot(slot) for slot in said["slots"] or ()),
         server_version=server_version,
         postmaster_start_time=said["postmaster_start_time"],
         pending_restart=known.pending_restart,
@@ -144,6 +154,15 @@ def _walsender(said: dict[str, Any]) -> WalSender:
         state=said["state"] or "",
         sync_state=said["sync_state"] or "",
         sync_priority=said["sync_priority"] or 0,
+    )
+
+
+def _slot(said: dict[str, Any]) -> Slot:
+    return Slot(
+        name=said["slot_name"],
+        physical=said["slot_type"] == "physical",
+        active=said["active"],
+        wal_status=said["wal_status"] or "",
     )
 
 

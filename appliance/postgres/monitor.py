@@ -60,6 +60,12 @@ class Monitor:
             [name],
         )
 
+    def drop_slot(self, name: str) -> None:
+        """Nothing where there is none. An active one: PostgresError."""
+        self.execute(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1::name", [name]
+        )
+
     def execute(self, sql: str, parameters: Sequence[str | None] = (), *, limit_s: float = ORDER_LIMIT_S) -> list[Row]:
         """One statement; values come and go as text. After PostgresUnreachable it may or may not have been done."""
         until_s = time.monotonic() + limit_s

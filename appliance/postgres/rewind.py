@@ -1,17 +1,20 @@
 """pg_rewind with what it takes to trust it: the source's first checkpoint, a mark while it runs, and what it leaves."""
 
+import re
 import time
 from pathlib import Path
 
+from appliance.cluster.lsn import format_lsn, parse_lsn
 from appliance.postgres.auto_conf import clean_auto_conf
 from appliance.postgres.commands import stream
 from appliance.postgres.control import ControlState, read_control
 from appliance.postgres.directory import postmaster_pid, remove_stale_lock, rewind_mark
 from appliance.postgres.errors import PostgresError, RewindError
-from appliance.postgres.files import remove_durably, write_atomically
+from appliance.postgres.files import read_text, remove_durably, write_atomically
 from appliance.postgres.history import remove_placeholders_above_real
 from appliance.postgres.incarnation import write_incarnation
 from appliance.postgres.progress import Progress
+from appliance.postgres.segments import oldest_lsn
 from appliance.postgres.settings import CONTROLLED, STANDBY_SIGNAL, write_standby_signal
 from appliance.postgres.specs import Rewind
 from appliance.postgres.wire import ask
@@ -21,6 +24,8 @@ _CHECKPOINT_LIMIT_S = 60.0
 _ASK_LIMIT_S = 5.0
 _POLL_S = 0.1
 _SOURCE_TIMELINE = "SELECT timeline_id FROM pg_control_checkpoint()"
+_SOURCE_LSN = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END"
+_BEGINS_AT = re.compile(r"START WAL LOCATION: ([0-9A-F]+/[0-9A-F]+)")
 _WRITES_NOW = "need to copy"
 """said right before pg_rewind changes the first file; until then the directory is as it was"""
 _SOURCE_TROUBLE = (
@@ -37,6 +42,7 @@ def rewind(spec: Rewind, progress: Progress) -> None:
     _check_target(spec, data_dir)
     progress.phase("waiting for the source's checkpoint")
     _await_checkpoint(spec)
+    source_lsn = parse_lsn(ask(spec.source_database, _SOURCE_LSN, limit_s=_ASK_LIMIT_S)[0][0] or "")
     progress.phase("comparing")
     watch = _Watch(progress)
     mark = rewind_mark(data_dir)
@@ -51,6 +57,8 @@ def rewind(spec: Rewind, progress: Progress) -> None:
                 write_standby_signal(data_dir)
             remove_durably(mark)
         raise RewindError(error, needs_clone=watch.writing or not _source_trouble(error)) from error
+    if watch.writing:
+        _check_wal(spec, data_dir, source_lsn)
     progress.phase("becoming a standby")
     _become_standby(data_dir)
     write_incarnation(data_dir, spec.incarnation)
@@ -102,6 +110,24 @@ def _pg_rewind(spec: Rewind, data_dir: Path) -> list[str]:
         f"--source-server={spec.source_database}",
         "--progress",
     ]
+
+
+def _check_wal(spec: Rewind, data_dir: Path, source_lsn: int) -> None:
+    """Refuse a directory that would wait for ever for the WAL which makes it consistent.
+
+    It is replayed from the last common checkpoint on. pg_rewind has copied all WAL that the source has, and does not
+    look whether that reaches back so far.
+    """
+    begins = _BEGINS_AT.search(read_text(data_dir / "backup_label") or "")
+    if begins is None:
+        return
+    segment_bytes = read_control(spec.binaries, data_dir).wal_segment_bytes
+    oldest = oldest_lsn(data_dir / "pg_wal", source_lsn, segment_bytes)
+    if oldest > parse_lsn(begins[1]):
+        raise RewindError(
+            PostgresError(f"WAL is needed from {begins[1]} on, and what the source has begins at {format_lsn(oldest)}"),
+            needs_clone=True,
+        )
 
 
 def _become_standby(data_dir: Path) -> None:

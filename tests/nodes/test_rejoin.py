@@ -38,6 +38,7 @@ def test_a_standby_without_its_directory_clones_again(cluster):
     standby.start()
     assert cluster.wait_whole() is primary
     assert standby.jobs() == [("clone", "done")]
+    assert standby.logged("job.ended", job="clone")[0]["seconds"] > 0, "as long as the job took"
 
 
 def test_r12_where_a_rewind_is_impossible_the_node_clones_and_keeps_the_old_directory(cluster):

@@ -9,6 +9,7 @@ from appliance.ha.actions import (
     Checkpoint,
     Clone,
     CreateSlots,
+    DropSlots,
     FinishJob,
     Follow,
     ForgetIncarnation,
@@ -280,7 +281,7 @@ class Machine:
                 self.finish_job(now_s)
             case Checkpoint(operation):
                 self.checkpointed = operation
-            case CreateSlots():
+            case CreateSlots() | DropSlots():
                 pass
             case _:
                 raise AssertionError(f"the simulation has no {action}")

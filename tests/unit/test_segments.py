@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.postgres.segments import newest_timeline, segment_name
+from appliance.postgres.segments import newest_timeline, oldest_lsn, segment_name
 
 MB = 1 << 20
 
@@ -33,3 +33,18 @@ def test_the_newest_timeline_that_has_the_wal_wins(tmp_path):
     assert newest_timeline(tmp_path, 0x8002000, 16 * MB) == 4
     assert newest_timeline(tmp_path, 0x9002000, 16 * MB) == 0
     assert newest_timeline(tmp_path, 0, 16 * MB) == 0
+
+
+@pytest.mark.parametrize("segment_bytes", [MB, 16 * MB, 1024 * MB])
+def test_wal_begins_after_the_last_gap_on_whatever_timeline(tmp_path, segment_bytes):
+    for timeline, number in ((1, 3), (1, 5), (1, 6), (2, 6), (2, 7), (2, 9)):
+        (tmp_path / segment_name(timeline, number * segment_bytes + 1, segment_bytes)).touch()
+    (tmp_path / "00000002.history").touch()
+
+    def oldest(number):
+        return oldest_lsn(tmp_path, number * segment_bytes + 10, segment_bytes)
+
+    assert oldest(7) == oldest(6) == oldest(5) == 5 * segment_bytes
+    assert oldest(3) == 3 * segment_bytes
+    assert oldest_lsn(tmp_path, 8 * segment_bytes, segment_bytes) == 5 * segment_bytes
+    assert oldest(8) == 8 * segment_bytes + 10, "there is none of it"

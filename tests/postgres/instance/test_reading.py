@@ -60,11 +60,12 @@ def test_r6_a_detached_standbys_timeline_is_read_from_its_wal(pair, member):
 def test_why_postgresql_did_not_start_is_in_its_own_words(primary, parameters, said):
     primary.stop()
     primary.settings = replace(primary.settings, parameters=parameters)
+    begin = (primary.root / "log").stat().st_size
     primary.start(wait=False)
     primary.process.wait(10)
 
     assert primary.process.returncode == 1
-    words = last_words(primary.root / "log", primary.process.pid)
+    words = last_words(primary.root / "log", begin)
     assert said in words
     assert "administrator command" not in words, "that was said in the run before"
 

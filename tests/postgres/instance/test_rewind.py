@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 
 from appliance.postgres.credentials import REWIND_ROLE
 from appliance.postgres.directory import inspect, processes_in, rewind_mark
@@ -151,6 +152,27 @@ def test_r15_missing_wal_means_that_only_a_clone_helps(pair):
     assert "pg_rewind ended with 1" in job.error
     job = primary.clone(standby)
     assert job.ok, job
+    rejoins(primary, standby)
+
+
+def test_r15_wal_that_the_source_has_no_more_means_that_only_a_clone_helps(pair):
+    """pg_rewind itself is content, and the directory would never become consistent."""
+    primary, standby = pair
+    failed_over(primary, standby)
+    primary.crash()
+    standby.settings = replace(standby.settings, parameters={**standby.settings.parameters, "wal_keep_size": "0"})
+    standby.reload()
+    for _ in range(3):
+        standby.sql("CREATE TABLE public.more AS SELECT 1 AS id")
+        standby.sql("DROP TABLE public.more")
+        standby.sql("SELECT pg_switch_wal()")
+        standby.sql("CHECKPOINT")
+    job = primary.rewind(standby, 3)
+    assert not job.ok
+    assert job.needs_clone
+    assert "what the source has begins at" in job.error
+    assert inspect(primary.data_dir, primary.binaries).rewind_unfinished
+    assert primary.clone(standby).ok
     rejoins(primary, standby)
 
 

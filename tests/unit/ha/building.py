@@ -190,6 +190,8 @@ def some_observation(present, tape):
         checkpoint_timeline=tape.pick(*timelines),
         slots=tape.pick(SLOTS, SLOTS, frozenset()),
         streaming=tape.pick(True, False),
+        idle_slots=tape.pick(frozenset(), frozenset(), SLOTS),
+        lost_slots=tape.pick(*[frozenset()] * 7, SLOTS),
     )
     notes = Notes(
         epoch=tape.pick(epoch, epoch, 0, epoch + 1),
@@ -218,6 +220,7 @@ def some_observation(present, tape):
         checkpointed_operation=tape.pick("", "op0", "op1"),
         settings_changed=tape.pick(False, False, True),
         replaced_kept_s=tape.pick(None, 10.0, 9999.0),
+        source_oldest_lsn=tape.pick(0, 0, 0, LSN, LSN + 2),
     )
 
 

@@ -28,12 +28,14 @@ from appliance.ha.actions import (
     Clone,
     CreateSlots,
     DiscardReplaced,
+    DropSlots,
     EndStray,
     FinishJob,
     Follow,
     ForgetIncarnation,
     Initialise,
     NoteFenced,
+    NoteNeedsClone,
     Pledge,
     Promote,
     Propose,
@@ -50,6 +52,7 @@ from tests.unit.cluster.building import LSN, member, state, vacant, with_members
 from .building import (
     APPOINTED,
     POLICY,
+    SLOTS,
     directory,
     instance,
     job,
@@ -114,11 +117,21 @@ CASES = {
     "rebuild": (REBUILDING, LOST, [Rewind("pg2", 3)]),
     "start_standby": (state(), stopped(standby()), [StartStandby("pg1")]),
     "follow": (OPENED, voter("pg3"), [Follow("pg2")]),
+    "left_behind": (
+        state(),
+        standby(instance=instance(streaming=False, receiver_running=False), source_oldest_lsn=LSN + 1),
+        [NoteNeedsClone()],
+    ),
     "settings": (state(), primary(settings_changed=True), [ApplySettings()]),
     "keep_slots": (
         state(),
         primary(instance=instance(primary=True, slots=frozenset({slot_name("pg2")}))),
         [CreateSlots(("pg3",))],
+    ),
+    "drop_slots": (
+        state(),
+        standby(instance=instance(slots=SLOTS, idle_slots=SLOTS | {"backup"})),
+        [DropSlots(("pg1", "pg2", "pg3"))],
     ),
     "checkpoint_after_promotion": (OPENED, NEW_PRIMARY, [Checkpoint()]),
     "discard_replaced": (state(), standby(replaced_kept_s=4000.0), [DiscardReplaced()]),
@@ -480,6 +493,30 @@ def test_r14_a_standby_past_the_switch_point_is_rebuilt_and_one_before_it_follow
 # Standby
 
 
+def test_r15_a_standby_whose_wal_is_gone_at_its_primary_is_cloned_and_no_other():
+    behind = standby(instance=instance(streaming=False, receiver_running=False), source_oldest_lsn=LSN + 1)
+    begun = with_members(state(), member("pg2", incarnation="", rebuilding=True))
+    noted = stopped(replace(behind, notes=Notes(4, 4, needs_clone=True)), incarnation="", shut_down=True)
+
+    assert decide(state(), behind, POLICY).because == "its WAL ends at 0/3000000 and that of pg1 begins at 0/3000001"
+    assert actions(begun, noted) == [Clone("pg1")], "a rewind would find nothing to do"
+    for fine in (
+        replace(behind, source_oldest_lsn=LSN),
+        replace(behind, source_oldest_lsn=0),
+        replace(behind, instance=replace(behind.instance, streaming=True)),
+        replace(behind, instance=replace(behind.instance, replay_waits=False)),
+    ):
+        assert actions(state(), fine) == []
+
+
+@pytest.mark.parametrize("without", [vacant(), replace(state(), lease=LeaseStatus.EXPIRED), APPOINTED])
+def test_r15_without_an_open_primary_the_best_data_may_be_here(without):
+    behind = voter("pg3", source_oldest_lsn=LSN + 1)
+
+    assert NoteNeedsClone() not in actions(without, behind)
+    assert NoteNeedsClone() not in actions(without, replace(behind, instance=instance(streaming=False)))
+
+
 def test_a_standby_that_has_no_quorum_waits_and_then_serves_reads_without_a_source():
     alone = stopped(standby(contact_s=None))
 
@@ -489,6 +526,23 @@ def test_a_standby_that_has_no_quorum_waits_and_then_serves_reads_without_a_sour
 
 def test_a_restarted_promotion_candidate_is_not_fenced_by_its_own_start():
     assert actions(APPOINTED, stopped(WINNER)) == [StartStandby("")]
+
+
+def test_r15_a_slot_whose_wal_is_gone_is_made_anew_and_nobody_elses_is():
+    """PostgreSQL 18 refuses a standby that comes with it, for ever."""
+    gone = instance(primary=True, slots=SLOTS | {"backup"}, lost_slots=frozenset({slot_name("pg3"), "backup"}))
+    dropped = replace(gone, slots=SLOTS - {slot_name("pg3")}, lost_slots=frozenset())
+
+    assert actions(state(), primary(instance=gone)) == [DropSlots(("pg3",))]
+    assert actions(state(), primary(instance=dropped)) == [CreateSlots(("pg3",))]
+
+
+def test_r15_slots_stay_until_another_primary_is_followed():
+    """A fenced primary that is appointed again still has the WAL that its standbys lack."""
+    idle = replace(voter("pg1").instance, slots=SLOTS, idle_slots=SLOTS)
+
+    assert actions(vacant(), replace(voter("pg1"), instance=idle)) == []
+    assert actions(state(), primary(instance=instance(primary=True, slots=SLOTS, idle_slots=SLOTS))) == []
 
 
 def test_slots_have_names_that_postgresql_takes():

@@ -67,7 +67,8 @@ def test_an_answer_of_a_standby():
     assert (seen.in_recovery, seen.timeline, seen.checkpoint_timeline) == (True, 2, 1)
     assert (seen.lsn, seen.received_lsn, seen.replayed_lsn) == (0x3000060, 0x3000060, 0x3000028)
     assert (seen.receiver_running, seen.streaming, seen.upstream) == (True, True, "10.0.0.1:5432")
-    assert seen.slots == {"appliance_pg2"}
+    assert seen.slots == {"appliance_pg2", "appliance_pg3", "backup"}
+    assert (seen.idle_slots, seen.lost_slots) == ({"appliance_pg3", "backup"}, {"appliance_pg3"})
     assert seen.pending_restart
 
 
