@@ -20,7 +20,10 @@ LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "receiv
  "replayed_lsn": "0/3000028", "replay_timestamp": null, "replay_pause": "not paused",
  "replay_waits_for": "RecoveryWalStream", "postmaster_start_time": 1700000000.5,
  "primary_conninfo": "user=x host=10.0.0.1 port=5432", "checkpoint_timeline": 1, "recovery_timeline": 1,
- "receiver": {"status": "streaming", "received_tli": 2}, "walsenders": null, "slots": ["appliance_pg2"],
+ "receiver": {"status": "streaming", "received_tli": 2}, "walsenders": null, "slots": [
+  {"slot_name": "appliance_pg2", "slot_type": "physical", "active": true, "wal_status": "reserved"},
+  {"slot_name": "appliance_pg3", "slot_type": "physical", "active": false, "wal_status": "lost"},
+  {"slot_name": "backup", "slot_type": "physical", "active": false, "wal_status": null}],
  "conf_load_time": "now", "pending_restart": ["max_connections"]}"""
 
 
