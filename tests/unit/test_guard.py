@@ -645,7 +645,7 @@ def test_the_loss_of_the_guard_is_noticed(bench):
 def test_a_guard_that_cannot_even_be_started_is_named(tmp_path):
     """What a full disk, or want of memory, does to the node's look is an answer, not the end of the node."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(GuardError, match=r"cannot be started in .*/run: Not a directory") as refused:
+    with pytest.raises(GuardError, match=r"/run: Not a directory") as refused:
         GuardClient(tmp_path / "file" / "run").ensure()
     assert refused.value.code == "no_start"
 

@@ -58,7 +58,7 @@ class Node:
             publish=self.published.append,
         )
 
-    def look(self, present, policy, guard, notes, lease, contact_s):
+    def look(self, present, policy, guard, notes, lease, contact_s, reports):
         contact = None if contact_s is None else self.clock.now_s - contact_s
         return replace(self.seen, notes=notes, lease=lease, contact_s=contact)
 
