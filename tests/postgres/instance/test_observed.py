@@ -39,7 +39,7 @@ def node(primary):
     observer = Observer(ME, local, signalled)
 
     def look(state=UNINITIALISED):
-        return observer.look(state, Policy(), guard, Notes(), None, None)
+        return observer.look(state, Policy(), guard, Notes(), None, None, {})
 
     def checkpoint(operation):
         """As the executor begins one."""
