@@ -79,7 +79,28 @@ def test_a_clone_without_the_old_histories_has_all_of_them_when_it_opens(primary
     assert third.seen().timeline == 6
 
 
-def test_placeholders_left_behind_do_not_keep_a_standby_from_following(pair):
+def test_t12_a_primary_keeps_its_placeholders_and_whoever_is_on_an_older_timeline_follows(primary, member):
+    """Without one, a follower asks for that number's history again and again and never streams."""
+    second, third = standby_of(member, "pg2", primary), standby_of(member, "pg3", primary)
+    for one in (second, third):
+        one.caught_up(primary)
+    third.stop()
+    primary.crash()
+    second.promote(4)
+    second.crash()
+    second.start()  # in place, as a primary
+    placeholder = history_path(second.data_dir / "pg_wal", 3)
+    content = placeholder.read_text()
+    placeholder.unlink()
+    third.follow(second)
+    third.start(standby=True)
+    time.sleep(2)
+    assert not third.seen().streaming
+    placeholder.write_text(content)
+    third.until(lambda seen: seen.streaming and seen.timeline == 4)
+
+
+def test_t12_placeholders_left_behind_do_not_keep_a_standby_from_following(pair):
     """A node placed them and was fenced before it promoted."""
     _, standby = pair
     placed = place_placeholders(standby.data_dir / "pg_wal", 1, 5)

@@ -23,6 +23,10 @@ ME = Member("pg1", NodeRole.DATA, "127.0.0.1:7400", "http://127.0.0.1:8008", "12
 
 @pytest.fixture
 def node(primary):
+    return observed(primary)
+
+
+def observed(primary):
     """Its observer, beside a guard that says what a guard would say."""
     postmaster = Postmaster(primary.process.pid, 0.0, primary.data_dir)
     guard = GuardStatus(1, 1, True, postmaster, False, None, None, None, None)
@@ -79,6 +83,49 @@ def test_a_checkpoint_that_failed_was_not_made_and_another_one_may_be(primary, n
     node.checkpoint("op1")
     seen = until(node, lambda seen: not seen.checkpointing)
     assert (seen.checkpointed_operation, seen.failed_checkpoint) == ("op1", None)
+
+
+def test_t2_a_detached_standby_votes_on_the_timeline_of_its_wal(pair, member):
+    """Its receiver went over to the new timeline; until the next restartpoint the control file names the old one."""
+    primary, standby = pair
+    third = member("pg3")
+    assert third.clone(primary).ok
+    third.follow(primary)
+    third.start(standby=True)
+    primary.sql("CREATE TABLE public.t AS SELECT 1 AS id")
+    for one in (standby, third):
+        one.caught_up(primary)
+    primary.crash()
+    standby.promote(4)
+    third.follow(standby)
+    third.reload()
+    third.until(lambda seen: seen.streaming and seen.timeline == 4)
+    standby.sql("INSERT INTO public.t VALUES (2)")
+    end = third.caught_up(standby).position_lsn
+    third.follow(None)
+    third.reload()
+    node = observed(third)
+    seen = until(node, lambda seen: not seen.instance.receiver_running)
+
+    assert seen.instance.checkpoint_timeline == 1
+    assert (seen.instance.timeline, seen.instance.lsn, seen.instance.replay_waits) == (4, end, True)
+
+
+def test_t2_recovery_waits_for_more_only_when_all_local_wal_is_replayed(pair):
+    primary, standby = pair
+    standby.sql("SELECT pg_wal_replay_pause()")
+    standby.until(lambda seen: seen.replay_paused)
+    primary.sql("CREATE TABLE public.t AS SELECT generate_series(1, 1000) AS id")
+    end = primary.seen().flushed_lsn
+    standby.until(lambda seen: seen.received_lsn >= end)
+    node = observed(standby)
+    seen = node.look().instance
+    assert seen.replayed_lsn < end <= seen.received_lsn == seen.lsn
+    assert not seen.replay_waits
+    standby.sql("SELECT pg_wal_replay_resume()")
+    seen = until(node, lambda seen: seen.instance.replay_waits).instance
+
+    assert seen.replayed_lsn == seen.lsn >= end
 
 
 def test_settings_that_cannot_be_rendered_are_to_be_applied_which_says_why(primary, node):

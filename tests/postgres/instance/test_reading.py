@@ -8,7 +8,7 @@ import pytest
 
 from appliance.postgres.dsn import dsn
 from appliance.postgres.last_words import last_words
-from appliance.postgres.segments import newest_timeline, segment_name
+from appliance.postgres.segments import segment_name
 
 SEGMENT_BYTES = 16 << 20
 
@@ -21,31 +21,6 @@ def test_a_segment_has_the_name_that_postgresql_gives_it(primary):
         before, behind = (segment_name(1, (high << 32) + low + more, SEGMENT_BYTES) for more in (0, 1))
         assert named in {before, behind}
         assert before == behind == named or low % SEGMENT_BYTES == 0
-
-
-def test_r6_a_detached_standbys_timeline_is_read_from_its_wal(pair, member):
-    """Its receiver went over to the new timeline; until the next restartpoint the control file names the old one."""
-    primary, standby = pair
-    third = member("pg3")
-    assert third.clone(primary).ok
-    third.follow(primary)
-    third.start(standby=True)
-    primary.sql("CREATE TABLE public.t AS SELECT 1 AS id")
-    for one in (standby, third):
-        one.caught_up(primary)
-    primary.crash()
-    standby.promote(4)
-    third.follow(standby)
-    third.reload()
-    third.until(lambda seen: seen.streaming and seen.timeline == 4)
-    standby.sql("INSERT INTO public.t VALUES (2)")
-    third.caught_up(standby)
-    third.follow(None)
-    third.reload()
-    seen = third.until(lambda seen: seen.receiver is None)
-
-    assert seen.checkpoint_timeline == 1
-    assert newest_timeline(third.data_dir / "pg_wal", seen.position_lsn, SEGMENT_BYTES) == 4
 
 
 @pytest.mark.parametrize(
