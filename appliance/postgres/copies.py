@@ -40,7 +40,7 @@ def begin_copy(data_dir: Path, outside: Iterable[Path] = ()) -> Path:
     """Clear away what an earlier attempt left and note what this one will have outside; where the copy is to grow."""
     check_place(data_dir)
     growing = new_copy(data_dir)
-    _discard_attempt(data_dir)
+    discard_attempt(data_dir)
     write_atomically(_outside(data_dir), json.dumps([str(path) for path in outside]))
     return growing
 
@@ -91,7 +91,8 @@ def discard_replaced(data_dir: Path) -> bool:
     return found
 
 
-def _discard_attempt(data_dir: Path) -> None:
+def discard_attempt(data_dir: Path) -> None:
+    """What an earlier attempt grew, here and outside; no data directory, and not the one that is kept."""
     for suffix in ("new", "complete", "discarded"):
         _remove_copy(beside(data_dir, suffix), data_dir)
     for path in _listed(_outside(data_dir)) - _parts(data_dir) - _parts(replaced(data_dir)):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from appliance.postgres.commands import run
 from appliance.postgres.control import read_control
-from appliance.postgres.copies import begin_copy, install_copy, own_name
+from appliance.postgres.copies import begin_copy, discard_attempt, install_copy, own_name
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.incarnation import write_incarnation
@@ -44,6 +44,15 @@ def initialise(spec: Initialise, progress: Progress) -> None:
         raise PostgresError(f"{data_dir} is not empty; a new cluster needs an empty or missing data_dir")
     wal_dir = own_name(spec.wal_dir / data_dir.name) if spec.wal_dir else None
     growing = begin_copy(data_dir, [wal_dir] if wal_dir else [])
+    try:
+        _grow(spec, growing, wal_dir, progress)
+    except (PostgresError, OSError, ValueError):
+        discard_attempt(data_dir)
+        raise
+    install_copy(data_dir)
+
+
+def _grow(spec: Initialise, growing: Path, wal_dir: Path | None, progress: Progress) -> None:
     progress.phase("initdb")
     _run_initdb(_initdb(spec, growing, wal_dir))
     progress.phase("creating roles")
@@ -55,7 +64,6 @@ def initialise(spec: Initialise, progress: Progress) -> None:
     run([spec.binaries.tool("initdb"), "--sync-only", "-D", str(growing)], limit_s=_SYNC_LIMIT_S)
     read_control(spec.binaries, growing)  # what cannot be read must not get in place
     write_incarnation(growing, spec.incarnation)
-    install_copy(data_dir)
 
 
 def _run_initdb(argv: list[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from appliance.postgres.control import ControlState
 from appliance.postgres.copies import new_copy
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE
-from appliance.postgres.directory import DirectoryKind, inspect, processes_in
+from appliance.postgres.directory import DirectoryKind, inspect
 from appliance.postgres.jobs import Job
 from appliance.postgres.specs import InitdbOptions, Initialise
 
@@ -119,13 +119,17 @@ def test_a_new_cluster_has_been_started_with_its_settings_and_reached_by_nobody(
         ({"hba": ("junk all all",)}, 'invalid connection type "junk"'),
     ],
 )
-def test_settings_that_postgresql_does_not_start_with_are_told_and_leave_no_directory(member, binaries, more, reason):
-    one = member("pg1")
+def test_settings_that_postgresql_does_not_start_with_are_told_and_leave_no_directory(
+    member, binaries, root, more, reason
+):
+    (root / "wal").mkdir()
+    one = member("pg1", wal_dir=root / "wal")
     job = one.initialise(settings=replace(one.settings, **more))
     assert not job.ok
     assert reason in job.error, job.error
     assert inspect(one.data_dir, binaries).kind is DirectoryKind.MISSING
-    assert not processes_in(new_copy(one.data_dir))
+    assert not new_copy(one.data_dir).exists()
+    assert not any((root / "wal").iterdir())
     assert one.initialise(settings=one.settings).ok
 
 
