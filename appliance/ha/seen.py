@@ -149,7 +149,7 @@ class Observation:
     failed_start: FailedStart | None = None
     """the last start, when it failed"""
     answer_age_s: float = 0.0
-    """since PostgreSQL last answered a look, or since the node process began"""
+    """since PostgreSQL last answered a look, or since the node process began, or since the cluster has data"""
     stopping_s: float | None = None
     """since a stop was signalled; None when none is under way"""
     promoting_s: float | None = None

@@ -92,7 +92,8 @@ class Observer:
         postmaster = guard.postmaster if guard is not None else self._without_guard()
         self.answer = self._local.monitor.look(LOOK_LIMIT_S) if postmaster is not None else None
         instance = self._instance(self.answer) if self.answer is not None else None
-        if instance is not None:
+        if instance is not None or not state.initialised:
+            # What never ran is not away: a first start has the same time as any other.
             self._answered_s = now_s
         if postmaster is None:
             self._signalled.stop_s = self._signalled.promote_s = None

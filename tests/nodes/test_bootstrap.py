@@ -1,6 +1,7 @@
 """The first minutes of a cluster: waiting, bootstrap once and only once, and what stands in its way."""
 
 import signal
+import time
 
 from tests.harness.cluster import START_LIMIT_S, TTL_S, Cluster
 from tests.harness.node import APPLICATION
@@ -14,9 +15,11 @@ def test_nodes_wait_for_a_bootstrap_and_form_a_cluster_after_one_command():
             15,
             "all nodes wait for a bootstrap, and say so",
         )
+        time.sleep(2 * TTL_S + 1)  # people take their time, and a node that never ran is no primary that is lost
         done = cluster["n2"].command("bootstrap", "--yes")
         assert done.returncode == 0, done
         assert cluster.wait_whole(START_LIMIT_S).name == "n2"
+        assert (cluster["n2"].view()["epoch"], cluster["n2"].view()["timeline"]) == (1, 1)
         assert cluster["n1"].view()["system_identifier"] in done.stdout
         initialised = cluster["n2"].logged("job.ended", job="initialise", failed=False)
         assert [job["seconds"] > 0.1 for job in initialised] == [True], "the log says how long it took"
