@@ -12,6 +12,7 @@ CATALOGUE = frozenset(
         "action.failed",
         "coordinator.proposed",
         "decision.changed",
+        "guard.killed",
         "guard.lost",
         "job.ended",
         "lease.gained",

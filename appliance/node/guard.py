@@ -52,6 +52,7 @@ class Guard:
         self._listener = listener
         self._recorder = recorder
         self._hello = {"event": "hello", "protocol": PROTOCOL, "pid": os.getpid()}
+        self.locked_memory = locked_memory
         self._about = {"pid": os.getpid(), "protocol": PROTOCOL, "locked_memory": locked_memory}
         self._keeper = Keeper(recorder, self._tell)
         self._connections: set[Connection] = set()
@@ -290,7 +291,7 @@ def main() -> NoReturn:
         finish(report, ANOTHER_LIVES, f"another guard lives in {run_dir}")
     except OSError as error:
         finish(report, 1, f"no guard in {run_dir}: {error}")
-    recorder.log("guard.started", pid=os.getpid(), protocol=PROTOCOL)
+    recorder.log("guard.started", pid=os.getpid(), protocol=PROTOCOL, locked_memory=guard.locked_memory)
     tell(report, 0, "ready")
     try:
         guard.serve()

@@ -5,12 +5,15 @@ Every call opens a connection of its own and is bounded; one more stays open for
 
 import json
 import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +26,9 @@ LAUNCH = "import sys; sys.path.append(sys.argv.pop(1)); from appliance.node.guar
 
 CALL_LIMIT_S = 2.0
 START_LIMIT_S = 5.0
+HELLO_LIMIT_S = 0.5
+SILENCE_LIMIT_S = 3.0
+"""A guard that answers nobody for so long keeps no deadline either. Shorter than what a lease leaves after that."""
 RETRY_S = 0.02
 EVENTS_LIMIT = 1000
 
@@ -101,6 +107,15 @@ class GuardStatus:
     """Epoch of the last fence, also of one that is under way or that an earlier guard recorded."""
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A guard that takes connections and says nothing: stopped, or stuck."""
+
+    pid: int
+    from_s: float
+    """Monotonic: the time that a host is suspended is nobody's silence."""
+
+
 class GuardClient:
     """The guard of one run directory. Not for use by several threads."""
 
@@ -109,6 +124,7 @@ class GuardClient:
         self._python = python
         self._events: _Connection | None = None
         self._waiting: deque[GuardEvent] = deque(maxlen=EVENTS_LIMIT)
+        self._silence: Silence | None = None
 
     def ensure(self, limit_s: float = 3.0) -> None:
         """Connect to the living guard, or start one and connect. Cheap when connected."""
@@ -116,11 +132,25 @@ class GuardClient:
         until_s = time.monotonic() + limit_s
         while self._events is None:
             try:
-                self._events = self._connect(until_s)
+                self._events = self._connect(min(until_s, time.monotonic() + HELLO_LIMIT_S))
             except GuardError as error:
-                if error.code != "unreachable" or time.monotonic() >= until_s:
+                if error.code not in {"unreachable", "timeout"} or time.monotonic() >= until_s:
                     raise
-                self._launch(until_s)
+                if error.code == "unreachable":
+                    self._launch(until_s)
+
+    def silent_s(self) -> float:
+        """For how long the guard has taken connections and not answered, as far as it was asked."""
+        return time.monotonic() - self._silence.from_s if self._silence is not None else 0.0
+
+    def kill_silent(self) -> int:
+        """End a silent guard, and with it its PostgreSQL: the kernel sends that SIGQUIT. Answers the guard's pid."""
+        assert self._silence is not None, "it is silent"
+        pid, self._silence = self._silence.pid, None
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.close()
+        return pid
 
     def fileno(self) -> int | None:
         """Tell the selector where events arrive; None without a connection."""
@@ -213,14 +243,22 @@ class GuardClient:
         return _granted(answer)
 
     def _connect(self, until_s: float) -> "_Connection":
-        connection = _Connection(str(self._run_dir / SOCKET_NAME), until_s)
+        try:
+            connection = _Connection(str(self._run_dir / SOCKET_NAME), until_s)
+        except GuardError as error:
+            if error.code == "unreachable":
+                self._silence = None
+            raise
         try:
             hello = _granted({"ok": True, **connection.next(until_s)})
             if hello.get("protocol") != PROTOCOL:
                 raise GuardError("protocol", f"it speaks {hello.get('protocol')}, this node {PROTOCOL}")
-        except GuardError:
+        except GuardError as error:
+            if error.code == "timeout" and (self._silence is None or self._silence.pid != connection.peer()):
+                self._silence = Silence(connection.peer(), time.monotonic())
             connection.socket.close()
             raise
+        self._silence = None
         return connection
 
     def _launch(self, until_s: float) -> None:
@@ -269,6 +307,11 @@ class _Connection:
         except OSError as error:
             self.socket.close()
             raise _failure(error) from error
+
+    def peer(self) -> int:
+        """The pid of whoever listens, from the kernel: no other process can have got it meanwhile."""
+        pid, _, _ = struct.unpack("3i", self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(pid)
 
     def send(self, message: Message, until_s: float) -> None:
         self._limit(until_s)

@@ -15,6 +15,7 @@ from appliance.node.clock import wall_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_values import split_address
 from appliance.node.guard_client import Deadline, GuardClient
+from appliance.node.guard_system import look_at
 from appliance.node.notes import new_incarnation
 from appliance.postgres.auto_conf import clean_auto_conf
 from appliance.postgres.binaries import Binaries
@@ -141,9 +142,16 @@ class LocalPostgres:
         )
 
     def end_stray(self, pid: int) -> None:
-        """Immediate shutdown of a postmaster that no guard holds; its crash recovery follows at the next start."""
-        if postmaster_pid(self.data_dir) == pid:
-            os.kill(pid, signal.SIGQUIT)
+        """Immediate shutdown of a postmaster that no guard holds; its crash recovery follows at the next start.
+
+        One that is stopped does not hear of it, and what it forked may be stopped or not.
+        """
+        if postmaster_pid(self.data_dir) != pid:
+            return
+        os.kill(pid, signal.SIGQUIT)
+        process = look_at(pid)
+        if process is not None and process.state == "T":
+            self._guard.clean(self.data_dir)
 
     def promote(self, own: int, assigned: int, deadline: Deadline) -> None:
         """R14: placeholders make PostgreSQL pick the assigned timeline; the guard is armed before it opens (R4)."""

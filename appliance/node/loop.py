@@ -20,7 +20,7 @@ from appliance.node.config import NodeConfig
 from appliance.node.coordinator import Coordinator
 from appliance.node.events import Events
 from appliance.node.execute import Executor
-from appliance.node.guard_client import Exited, Fenced, GuardClient, GuardError, GuardStatus
+from appliance.node.guard_client import SILENCE_LIMIT_S, Exited, Fenced, GuardClient, GuardError, GuardStatus
 from appliance.node.lease import NO_LEASE, Lease, adopted
 from appliance.node.local import LocalPostgres
 from appliance.node.notes import NotesFile, give_back
@@ -103,6 +103,16 @@ class ControlLoop:
         self._guard_status: GuardStatus | None = None
         self._said: tuple[str, str] = ("", "")
         self._report: Report | None = None
+
+    def find_guard(self) -> None:
+        """Connect to the guard, or start one. One that an earlier node process left may be stuck."""
+        try:
+            self._guard.ensure(SILENCE_LIMIT_S + 1.0)
+        except GuardError as error:
+            if error.code != "timeout":
+                raise
+            self._end_silent_guard()
+            self._guard.ensure()
 
     def adopt(self) -> None:
         """Take over what an earlier node process left: a running PostgreSQL, its lease, a half done job."""
@@ -223,6 +233,13 @@ class ControlLoop:
             if self._guard_status is not None:
                 self._events.emit("guard.lost", "error", error=str(error))
             self._guard_status = None
+            self._end_silent_guard()
+
+    def _end_silent_guard(self) -> None:
+        """R4: nothing may run writable under a guard that would not end it. The next look starts another guard."""
+        silent_s = self._guard.silent_s()
+        if silent_s >= SILENCE_LIMIT_S:
+            self._events.emit("guard.killed", "error", pid=self._guard.kill_silent(), silent_s=round(silent_s, 1))
 
     def _note_fence(self, epoch: int | None) -> None:
         """R4: the guard fenced this epoch, perhaps while no node process lived."""

@@ -197,7 +197,7 @@ class _Node:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self._guard.ensure()
+        self._loop.find_guard()
         try:
             self._replica.start()
         except ListenError as error:

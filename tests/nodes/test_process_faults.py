@@ -99,6 +99,35 @@ def test_a_killed_guard_takes_postgresql_along_and_both_come_back(cluster):
     expect_same_everywhere(cluster)
 
 
+def test_r4_a_stopped_guard_is_replaced_and_takes_postgresql_along(cluster):
+    """It would keep no deadline, should the node process stop too."""
+    primary = cluster.primary()
+    guard = primary.guard()
+    with Ledger(cluster) as ledger:
+        send(guard, signal.SIGSTOP)
+        cluster.wait_until(lambda: primary.logged("guard.killed", pid=guard), 15, "the stopped guard is killed")
+        new = cluster.wait_whole()
+        ledger.wait_for_writes(2 * TTL_S)
+        ledger.audit(new).expect_no_loss()
+    assert primary.guard() != guard
+    expect_same_everywhere(cluster)
+
+
+def test_a_node_all_of_which_is_stopped_is_there_again_when_its_process_is_started(cluster):
+    """As after `systemctl kill -s STOP`: the service manager replaces the node process alone, in time."""
+    old = cluster.primary()
+    with Ledger(cluster) as ledger:
+        for pid in old.everything():
+            send(pid, signal.SIGSTOP)
+        new = cluster.wait_until(lambda: another_primary(cluster, old), 2 * TTL_S, "another primary is open")
+        old.end(signal.SIGKILL)
+        old.start()
+        assert cluster.wait_whole() is new
+        ledger.wait_for_writes(5)
+        ledger.audit(new).expect_one_at_a_time()
+    expect_same_everywhere(cluster)
+
+
 def test_postgresql_without_node_and_guard_does_not_outlive_its_lease(cluster):
     """Both are killed at once: only the kernel is left to end it."""
     old = cluster.primary()

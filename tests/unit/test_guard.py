@@ -231,6 +231,7 @@ def test_memory_is_locked_where_the_host_allows_it(bench):
     locked = re.search(r"VmLck:\s+(\d+) kB", Path(f"/proc/{status.pid}/status").read_text())[1]
     assert status.locked_memory == (int(locked) > 0)
     assert status.locked_memory or os.geteuid() != 0
+    assert bench.logged("guard.started")["locked_memory"] == status.locked_memory, "an operator can see it"
 
 
 def test_a_guard_that_cannot_start_says_why(tmp_path):
@@ -248,6 +249,33 @@ def test_a_stopped_guard_is_a_timeout_and_not_a_hang(bench):
     assert refusal(GuardClient(bench.run_dir).ensure, limit_s=0.2) == "timeout"
     assert time.monotonic() - began_s < 1
     os.kill(pid, signal.SIGCONT)
+
+
+def test_a_guard_that_stays_silent_is_ended_with_its_program_and_replaced(bench):
+    program = bench.start("exec sleep 600")
+    silent = bench.client.status().pid
+    os.kill(silent, signal.SIGSTOP)
+    later = GuardClient(bench.run_dir)
+    assert later.silent_s() == 0
+    assert refusal(later.ensure, limit_s=0.6) == "timeout"
+    assert refusal(later.ensure, limit_s=0.2) == "timeout"
+    assert 0.2 < later.silent_s() < 5
+    assert later.kill_silent() == silent
+    wait_until(lambda: has_ended(program))
+    later.ensure()
+    assert later.status().pid != silent
+    assert later.silent_s() == 0
+    later.close()
+
+
+def test_a_guard_that_answers_again_was_never_silent(bench):
+    bench.client.ensure()
+    pid = bench.client.status().pid
+    os.kill(pid, signal.SIGSTOP)
+    assert refusal(bench.client.status, limit_s=0.2) == "timeout"
+    os.kill(pid, signal.SIGCONT)
+    assert bench.client.status(limit_s=2).pid == pid
+    assert bench.client.silent_s() == 0
 
 
 def test_the_guard_needs_the_standard_library_only():
