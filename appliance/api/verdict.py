@@ -84,7 +84,7 @@ def _open_primary(present: Present, name: str) -> Iterator[Finding]:
     limit_s = present.policy.failure_timeout_s
     if seen is None or seen.age_s > limit_s:
         since = "has not reported" if seen is None else f"last reported {seen.age_s:.1f} s ago"
-        yield Finding("primary.silent", "critical", name, f"primary {name} {since}", "is its node process running?")
+        yield Finding("primary.silent", "critical", name, f"primary {name} {since}", _why_silent(present, name))
     elif name == present.me:
         yield from _own_primary(present)
     elif not seen.report.running or seen.report.in_recovery is not False:
@@ -112,17 +112,21 @@ def _standby(present: Present, member: Member) -> Iterator[Finding]:
     name, seen = member.name, present.report(member.name)
     if seen is None or seen.age_s > present.policy.failure_timeout_s:
         since = "has not reported to the raft leader" if seen is None else f"last reported {seen.age_s:.1f} s ago"
-        yield Finding(
-            "member.silent", "degraded", name, f"{name} {since}", "is its node process running and reachable?"
-        )
+        yield Finding("member.silent", "degraded", name, f"{name} {since}", _why_silent(present, name))
     elif member.role is not NodeRole.WITNESS:
         yield from _postgres(present, name, seen.report)
+
+
+def _why_silent(present: Present, name: str) -> str:
+    absence = present.published.raft.absences.get(name)
+    heard = f" From {present.me}: {absence}" if absence else ""
+    return f"is its node process running and reachable?{heard}"
 
 
 def _postgres(present: Present, name: str, report: Report) -> Iterator[Finding]:
     limit = present.policy.maximum_lag_on_failover_bytes
     behind = present.primary_lsn - report.lsn
-    doing = " ".join(part for part in (report.doing, report.progress) if part) or "see its log"
+    doing = report.progress or report.doing or "see its log"
     if not report.running:
         yield Finding("member.down", "degraded", name, f"PostgreSQL of {name} is {report.status}", doing)
     elif report.in_recovery is False:

@@ -96,7 +96,7 @@ def members_lines(view: Document) -> list[str]:
 
 def _member(member: Mapping[str, Any], raft: Mapping[str, Any]) -> list[str]:
     host = f"{member['host']}:{member['port']}" if member["port"] else member["host"] or "-"
-    doing = " ".join(filter(None, [member["doing"], member["progress"]])) or "-"
+    doing = member["progress"] or member["doing"] or "-"
     return [
         member["name"],
         host,

@@ -324,6 +324,23 @@ def test_a_follower_that_cannot_reach_the_leader_says_so_at_once(cluster, wait):
     assert time.monotonic() - began_s < 2
 
 
+def test_a_peer_that_is_not_there_is_no_refusal(cluster, wait):
+    """Otherwise people would be told to correct a file when a host is down."""
+    cluster.start("n1")
+    wait(lambda: "Connection refused" in str(peer_of(cluster, "n2").problem))
+    assert peer_of(cluster, "n2").refusal is None
+    cluster.start("n2")
+    wait(lambda: peer_of(cluster, "n2").connected)
+    assert peer_of(cluster, "n2").problem is None
+    cluster.stop("n2")
+    wait(lambda: peer_of(cluster, "n2").problem is not None)
+    assert peer_of(cluster, "n2").refusal is None
+
+
+def peer_of(cluster, name):
+    return next(peer for peer in cluster.running["n1"].status().peers if peer.name == name)
+
+
 def test_swapped_addresses_are_named(cluster, wait):
     swapped = dict(cluster.members)
     swapped["n2"], swapped["n3"] = swapped["n3"], swapped["n2"]

@@ -181,6 +181,14 @@ def test_less_than_everything_is_degraded(code):
     assert view.problems[0].hint
 
 
+def test_a_silent_member_shows_why_there_is_no_connection_and_is_not_called_refused():
+    raft = RaftSeen("follower", "pg2", 7, 42, peers={"pg2": True, "pg3": False}, absences={"pg3": "pg3: timed out"})
+    problems = {p.code: p.hint for p in look(replace(with_report("pg3", age_s=2.1), raft=raft)).problems}
+
+    assert set(problems) == {"member.silent", "quorum.no_margin"}
+    assert problems["member.silent"].endswith("From pg1: pg3: timed out")
+
+
 def test_a_lag_within_the_limit_is_healthy():
     assert look(with_report("pg3", lsn=LSN - MIB)).verdict == "healthy"
 

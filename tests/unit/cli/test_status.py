@@ -27,6 +27,16 @@ def test_a_healthy_cluster_on_one_screen(appliance, url):
     assert "Last change 2026-11-23T05:00:00+00:00 failover to pg1: pg3 was silent" in lines
 
 
+def test_a_copy_under_way_is_told_once(appliance, node, url):
+    copying = "clone for 3 s, copying, 40 % of 30 MiB"
+    report = replace(node.value.reports["pg3"].report, running=False, streaming=False, doing=copying, progress=copying)
+    heard = replace(node.value.reports["pg3"], report=report)
+    node.value = replace(node.value, reports={**node.value.reports, "pg3": heard})
+    lines = [line for line in appliance("status", "--api", url).out.splitlines() if "clone" in line]
+
+    assert [line.count(copying) for line in lines] == [1, 1], "in the table and below the problem"
+
+
 def test_json_and_yaml_are_the_object_of_the_api(appliance, url):
     document = json.loads(appliance("status", "--api", url, "-o", "json").out)
 
