@@ -118,7 +118,7 @@ def _standby(present: Present, member: Member) -> Iterator[Finding]:
 
 
 def _why_silent(present: Present, name: str) -> str:
-    absence = present.published.raft.absences.get(name)
+    absence = present.published.raft.away.get(name)
     heard = f" From {present.me}: {absence}" if absence else ""
     return f"is its node process running and reachable?{heard}"
 

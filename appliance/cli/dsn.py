@@ -13,9 +13,8 @@ from appliance.cli.node_file import load
 from appliance.cli.output import Format, Table, emit, say
 from appliance.cli.target import find_target
 from appliance.node.config import NodeConfig
+from appliance.postgres.conninfo import PATIENCE
 from appliance.postgres.dsn import dsn as uri
-
-CONNECT_LIMIT_S = 3
 
 
 class Role(StrEnum):
@@ -31,6 +30,7 @@ class Form(StrEnum):
 
 
 _SESSION: Mapping[Role, str] = {Role.RW: "read-write", Role.RO: "prefer-standby", Role.ANY: "any"}
+# libpq has no variables for keepalives and tcp_user_timeout.
 _ENVIRONMENT = {
     "host": "PGHOST",
     "port": "PGPORT",
@@ -100,7 +100,8 @@ def render(hosts: Sequence[tuple[str, int]], application: Application, role: Rol
         return [write_uri(hosts, application, role)]
     pairs = _pairs(hosts, application, role)
     if form is Form.ENV:
-        return [f"{_ENVIRONMENT[key]}={shlex.quote(value)}" for key, value in pairs.items()]
+        known = ((_ENVIRONMENT[key], value) for key, value in pairs.items() if key in _ENVIRONMENT)
+        return [f"{name}={shlex.quote(value)}" for name, value in known]
     return [" ".join(f"{key}={_quoted(value)}" for key, value in pairs.items())]
 
 
@@ -113,7 +114,7 @@ def _pairs(hosts: Sequence[tuple[str, int]], application: Application, role: Rol
         "user": application.user,
         "password": application.password,
         "target_session_attrs": _SESSION[role],
-        "connect_timeout": str(CONNECT_LIMIT_S),
+        **PATIENCE,
     }
     return {key: value for key, value in pairs.items() if value}
 
@@ -125,7 +126,7 @@ def write_uri(hosts: Sequence[tuple[str, int]], application: Application, role: 
         user=application.user,
         password=application.password,
         target_session_attrs=_SESSION[role],
-        parameters={"connect_timeout": str(CONNECT_LIMIT_S)},
+        parameters=PATIENCE,
     )
 
 

@@ -3,11 +3,22 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 
-CONNECT_TIMEOUT_S = 3
-"""libpq takes whole seconds, at least 2; a member that does not answer within it is asked again soon"""
+PATIENCE: Mapping[str, str] = MappingProxyType(
+    {
+        "connect_timeout": "3",
+        "keepalives_idle": "2",
+        "keepalives_interval": "1",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "5000",
+    }
+)
+"""A peer that vanishes without a word is noticed after 5 s instead of the kernel's 15 minutes: unacknowledged data by
+`tcp_user_timeout`, silence by keepalives. libpq takes at least 2 s to connect; a member that does not answer within the
+limit is asked again soon."""
 
 
 def conninfo(
@@ -19,11 +30,7 @@ def conninfo(
     dbname: str = "",
     application_name: str = "",
 ) -> str:
-    """For `primary_conninfo`, pg_basebackup and pg_rewind; the password stays in the passfile.
-
-    A peer that vanishes without a word is noticed after 5 s instead of the kernel's 15 minutes: unacknowledged data by
-    `tcp_user_timeout`, silence by keepalives (2 s, then 3 probes of 1 s).
-    """
+    """For `primary_conninfo`, pg_basebackup and pg_rewind; the password stays in the passfile."""
     values: dict[str, object] = {
         "host": host,
         "port": port,
@@ -31,11 +38,7 @@ def conninfo(
         "dbname": dbname,
         "passfile": passfile or "",
         "application_name": application_name,
-        "connect_timeout": CONNECT_TIMEOUT_S,
-        "keepalives_idle": 2,
-        "keepalives_interval": 1,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 5000,
+        **PATIENCE,
         "sslmode": "prefer",
         "gssencmode": "disable",  # one round trip less, and nobody here has a ticket
     }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+from appliance.postgres.conninfo import PATIENCE, keywords
 from tests.harness.network import Network
 from tests.harness.node import APPLICATION, Document, Node, Place
 from tests.harness.places import free_ports, fresh_directory
@@ -149,13 +150,12 @@ class Cluster:
     # Clients
 
     def dsn(self, nodes: Sequence[Node]) -> str:
-        """What an application is told: these nodes, the one that takes writes. Dead peers are noticed within 2 s."""
+        """What `appliance dsn` tells an application, for these nodes: the one that takes writes."""
         hosts = ",".join(node.place.host for node in nodes)
         ports = ",".join(str(node.place.postgres_port) for node in nodes)
         return (
             f"host={hosts} port={ports} user={APPLICATION} dbname={APPLICATION} password={self.primary().password()}"
-            " target_session_attrs=read-write connect_timeout=2 tcp_user_timeout=2000"
-            " keepalives_idle=1 keepalives_interval=1 keepalives_count=2"
+            f" target_session_attrs=read-write {keywords(PATIENCE)}"
         )
 
 

@@ -63,6 +63,22 @@ def test_a_lost_host_is_replaced_within_ttl_and_a_little(cluster, network):
     expect_same_everywhere(cluster)
 
 
+def test_a_client_of_a_host_that_vanished_without_a_word_goes_to_the_new_primary(cluster, network):
+    """As `appliance dsn` tells it to: by the kernel's own limits it would wait a quarter of an hour for an answer."""
+    old, others = sides(cluster)
+    with Ledger(cluster, enter=network.enter()) as ledger:
+        network.unplug(old.name)
+        vanished_s = time.monotonic()
+        back = ledger.wait_for_writes(2 * TTL_S, others)
+        assert back.acked_s - vanished_s < FAILOVER_LIMIT_S + 3, "3 s for one attempt at the host that is away"
+        network.heal()
+        new = cluster.wait_whole()
+        audit = ledger.audit(new)
+    assert new in others
+    audit.expect_loss_only_after(vanished_s - 0.5, TTL_S)
+    expect_same_everywhere(cluster)
+
+
 def test_all_links_down_for_a_while(cluster, network):
     """Nobody has a quorum: nobody writes, and afterwards nothing is missing."""
     old, others = sides(cluster)

@@ -182,7 +182,7 @@ def test_less_than_everything_is_degraded(code):
 
 
 def test_a_silent_member_shows_why_there_is_no_connection_and_is_not_called_refused():
-    raft = RaftSeen("follower", "pg2", 7, 42, peers={"pg2": True, "pg3": False}, absences={"pg3": "pg3: timed out"})
+    raft = RaftSeen("follower", "pg2", 7, 42, peers={"pg2": True, "pg3": False}, away={"pg3": "pg3: timed out"})
     problems = {p.code: p.hint for p in look(replace(with_report("pg3", age_s=2.1), raft=raft)).problems}
 
     assert set(problems) == {"member.silent", "quorum.no_margin"}

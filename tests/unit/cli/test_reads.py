@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from appliance.cli.dsn import Application, Form, Role, render
 from appliance.cluster.state import Operation, OperationKind, Phase, PhaseMark
 
+PATIENCE = "connect_timeout=3&keepalives_idle=2&keepalives_interval=1&keepalives_count=3&tcp_user_timeout=5000"
 HOSTS = [("10.0.0.1", 5432), ("fd00::2", 5433)]
 OPERATION = Operation(
     id="0a1b",
@@ -55,8 +57,9 @@ def test_the_dsn_names_every_member_primary_first_with_the_password(appliance, c
 
     assert (found.code, found.err) == (0, "")
     hosts = "10.0.0.1:5432,10.0.0.2:5432,10.0.0.3:5432"
-    query = "target_session_attrs=read-write&connect_timeout=3"
+    query = f"target_session_attrs=read-write&{PATIENCE}"
     assert found.out == f"postgresql://app:p%40ss%20word@{hosts}/shop?{query}\n"
+    assert conninfo_to_dict(found.out.strip())["tcp_user_timeout"] == "5000", "libpq knows it"
 
 
 def test_the_dsn_as_a_document(appliance, config, tmp_path):
@@ -80,7 +83,7 @@ def test_a_password_that_cannot_be_read_is_said(appliance, config, tmp_path):
 def test_elsewhere_the_role_is_not_known(appliance, url):
     found = appliance("dsn", "--api", url, "--role", "ro")
 
-    assert found.out.endswith("/postgres?target_session_attrs=prefer-standby&connect_timeout=3\n")
+    assert found.out.endswith(f"/postgres?target_session_attrs=prefer-standby&{PATIENCE}\n")
     assert "no role and no password" in found.err
 
 
@@ -94,11 +97,12 @@ PGPASSWORD='it'"'"'s'
 PGTARGETSESSIONATTRS=any
 PGCONNECT_TIMEOUT=3
 """
-URI = "postgresql://app:it%27s@10.0.0.1:5432,[fd00::2]:5433/shop?target_session_attrs=any&connect_timeout=3"
+URI = f"postgresql://app:it%27s@10.0.0.1:5432,[fd00::2]:5433/shop?target_session_attrs=any&{PATIENCE}"
 
 
 @pytest.mark.parametrize(
-    ("form", "lines"), [(Form.KV, [f"{KV} connect_timeout=3"]), (Form.ENV, ENV.split()), (Form.URI, [URI])]
+    ("form", "lines"),
+    [(Form.KV, [f"{KV} {PATIENCE.replace('&', ' ')}"]), (Form.ENV, ENV.split()), (Form.URI, [URI])],
 )
 def test_forms(form, lines):
     assert render(HOSTS, Application("app", "shop", "it's"), Role.ANY, form) == lines
