@@ -95,10 +95,10 @@ class Guard:
     """The guard's client: notes what it was asked for. `silent`: it does not answer."""
 
     def __init__(self, status=STATUS):
-        self.now, self.silent = status, False
+        self.now, self.silent, self.silent_for_s = status, False, 0.0
         self.deadlines, self.calls = [], []
 
-    def ensure(self):
+    def ensure(self, limit_s=0.0):
         self._speak()
 
     def events(self):
@@ -110,6 +110,14 @@ class Guard:
     def status(self):
         self._speak()
         return self.now
+
+    def silent_s(self):
+        return self.silent_for_s
+
+    def kill_silent(self):
+        self.calls.append("kill guard")
+        self.silent, self.silent_for_s = False, 0.0
+        return 4711
 
     def set_deadline(self, deadline):
         self._speak()

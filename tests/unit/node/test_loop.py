@@ -11,7 +11,7 @@ from appliance.node import loop as loop_module
 from appliance.node import reporter as reporter_module
 from appliance.node.coordinator import Coordinator
 from appliance.node.execute import Executor
-from appliance.node.guard_client import Deadline
+from appliance.node.guard_client import SILENCE_LIMIT_S, Deadline
 from appliance.node.loop import Alarm, ControlLoop, Policies
 from appliance.node.messages import ReportAnswer
 from appliance.node.notes import NotesFile
@@ -160,3 +160,15 @@ def test_a_guard_that_does_not_answer_is_told_once_and_counts_as_running(node):
 
     assert node.loop.postgres_runs()
     assert len(node.said.named("guard.lost")) == 1
+
+
+def test_r4_a_guard_that_stays_silent_is_killed_and_the_next_look_finds_another(node):
+    node.loop.step()
+    node.guard.silent, node.guard.silent_for_s = True, SILENCE_LIMIT_S - 0.1
+    node.loop.step()
+    assert node.guard.calls == []
+    node.guard.silent_for_s = SILENCE_LIMIT_S
+    node.loop.step()
+
+    assert node.guard.calls == ["kill guard"]
+    assert node.said.named("guard.killed")
