@@ -31,6 +31,7 @@ def observed(primary):
     postmaster = Postmaster(primary.process.pid, 0.0, primary.data_dir)
     guard = GuardStatus(1, 1, True, postmaster, False, None, None, None, None)
     local = SimpleNamespace(
+        log_begin=0,
         monitor=primary.monitor,
         data_dir=primary.data_dir,
         binaries=primary.binaries,
