@@ -12,6 +12,7 @@ from raft.api import (
     LeaderChanged,
     ListenError,
     Machine,
+    MembersChanged,
     Outcome,
     PeerRefused,
     PeerStatus,
@@ -28,6 +29,7 @@ from raft.api import (
     Verdict,
     View,
 )
+from raft.members import Introduction, Member, Members
 from raft.replica import Replica
 
 __all__ = [
@@ -35,10 +37,14 @@ __all__ = [
     "Applied",
     "Event",
     "Failed",
+    "Introduction",
     "JournalDamaged",
     "LeaderChanged",
     "ListenError",
     "Machine",
+    "Member",
+    "Members",
+    "MembersChanged",
     "Outcome",
     "PeerRefused",
     "PeerStatus",

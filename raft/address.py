@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -56,3 +57,9 @@ def tune(connection: socket.socket, silence_s: float) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, max(1, int(silence_s)))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence_s * 1000))
+
+
+def shut(connection: socket.socket) -> None:
+    """End both directions; who waits on it finds it dead."""
+    with contextlib.suppress(OSError):  # dead already, which is what was wanted
+        connection.shutdown(socket.SHUT_RDWR)

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from raft.members import Members
+from raft.refusals import Reason
+
+if TYPE_CHECKING:
+    from raft.tls import CertificateStatus, Tls
 
 S = TypeVar("S")
 
@@ -55,6 +61,14 @@ class Machine(Protocol[S]):
 
     def apply(self, state: S, command: bytes) -> tuple[S, Verdict]:
         """Answer the next state. Must not raise; if it does, the command counts as refused."""
+        ...
+
+    def dump(self, state: S) -> bytes:
+        """A state as bytes, for snapshots; equal states may have different bytes."""
+        ...
+
+    def load(self, dumped: bytes) -> S:
+        """The state that was dumped, also by another version that wrote a format this one knows; else ValueError."""
         ...
 
 
@@ -118,6 +132,27 @@ class ReplicaConfig:
     election_min_s: float = 0.5
     election_max_s: float = 1.0
     heartbeat_s: float = 0.1
+    tls: Tls | None = None
+    """None: everything between members is in the clear, and whoever reaches the port is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the consensus of one replica is made with; times in seconds of its own clock."""
+
+    name: str
+    addresses: Mapping[str, str]
+    """Name to address of those that found the group; of no use once it exists."""
+    election_min_s: float = 0.5
+    election_max_s: float = 1.0
+    heartbeat_s: float = 0.1
+    compact_entries: int = 4096
+    """So many entries after a snapshot, or `compact_bytes` of journal, call for the next one."""
+    compact_bytes: int = 8 * 1024 * 1024
+    keep_entries: int = 1024
+    """Kept before the snapshot at most, so that a follower that lags a little needs no snapshot."""
+    batch_bytes: int = COMMAND_LIMIT_BYTES
+    part_bytes: int = 256 * 1024
 
 
 Role: TypeAlias = Literal["leader", "follower", "candidate", "failed"]
@@ -142,21 +177,32 @@ class ReplicaStatus:
 
     name: str
     cluster: str
+    cluster_id: str
+    """Empty until the replica belongs to a group."""
+    incarnation: int
     role: Role
     term: int
     leader: str | None
     commit_index: int
     applied_index: int
-    log_entries: int
+    first_index: int
+    last_index: int
     log_bytes: int
     replica_id: str
-    may_vote: bool
-    """False until an empty journal is known to be no lost one (see DESIGN.md, D18)."""
+    members: Members
+    votes: bool
+    """False while the members do not count this replica as a voter (see DESIGN.md, D18)."""
     fsync_count: int
     fsync_last_s: float
     fsync_longest_s: float
+    tick_late_s: float
+    """How late the last tick of the raft thread was."""
     failure: str | None = None
     peers: tuple[PeerStatus, ...] = field(default=())
+    refusals: Mapping[Reason, int] = field(default_factory=dict)
+    """Connections that were not let in, or not kept, since the start."""
+    certificate: CertificateStatus | None = None
+    """None without TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,4 +228,11 @@ class Failed:
     reason: str
 
 
-Event: TypeAlias = StateApplied | LeaderChanged | PeerRefused | Failed
+@dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """Other members are in force; the change may not be committed yet."""
+
+    members: Members
+
+
+Event: TypeAlias = StateApplied | LeaderChanged | PeerRefused | MembersChanged | Failed

@@ -1,4 +1,4 @@
-"""From log entries to state: envelopes around commands, exactly once by command id.
+"""From log entries to state: submissions around commands, exactly once by command id.
 
 Deterministic: what is remembered, and what is forgotten, depends on the log alone.
 """
@@ -11,33 +11,36 @@ from typing import Generic, TypeVar
 
 import msgpack
 
-from raft.api import Applied, Machine, Outcome, Refused, Verdict
+from raft.api import Applied, Machine, Refused, Verdict
 
 S = TypeVar("S")
 
-REMEMBERED_COMMANDS = 4096
+REMEMBERED_ENTRIES = 4096
+"""A command's outcome is remembered for so many entries of the log; a submission that is older is refused."""
 ID_LIMIT = 200
-_VERSION = 1
+_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A command with its id, or, without a command, a barrier."""
+    """A command on its way into the log. However many copies of it arrive there, one at most is applied."""
 
     id: str
-    command: bytes | None
+    born: int
+    """The log index that its replica had applied when it was made: an age that every replica sees alike."""
+    command: bytes
 
     def pack(self) -> bytes:
-        packed: bytes = msgpack.packb([_VERSION, self.id, self.command], use_bin_type=True)
+        packed: bytes = msgpack.packb([_FORMAT, self.id, self.born, self.command], use_bin_type=True)
         return packed
 
 
-def unpack(envelope: bytes) -> Submission | None:
-    """The submission in an envelope; None when it is none of this version's."""
+def unpack(packed: bytes) -> Submission | None:
+    """The submission; None when it is none of this version's."""
     try:
-        match msgpack.unpackb(envelope, raw=False):
-            case [int(version), str(identity), bytes() | None as command] if version == _VERSION:
-                return Submission(identity, command)
+        match msgpack.unpackb(packed, raw=False):
+            case [int(version), str(identity), int(born), bytes(command)] if version == _FORMAT:
+                return Submission(identity, born, command)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     return None
@@ -48,31 +51,63 @@ class Applier(Generic[S]):
 
     def __init__(self, machine: Machine[S]) -> None:
         self._machine = machine
-        self._remembered: OrderedDict[str, Outcome] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[int, str | None]] = OrderedDict()
         self.state = machine.initial()
 
-    def apply(self, index: int, envelope: bytes) -> tuple[Submission, Outcome] | None:
-        """Whose submission this entry was, and what became of it; None for an entry that is no envelope."""
-        submission = unpack(envelope)
+    def apply(self, index: int, packed: bytes) -> tuple[str, Applied | Refused] | None:
+        """Whose submission this entry was, and what became of it; None for an entry that is no submission."""
+        self._forget_before(index - REMEMBERED_ENTRIES)
+        submission = unpack(packed)
         if submission is None:
             return None
-        if submission.command is None:
-            return submission, Applied(index)
-        outcome = self._remembered.get(submission.id)
-        if outcome is None:
-            outcome = self._once(index, submission.command)
-            self._remember(submission.id, outcome)
-        return submission, outcome
+        if submission.id not in self._remembered:
+            self._remembered[submission.id] = (index, self._once(index, submission))
+        return submission.id, self._outcome(submission.id)
 
-    def _once(self, index: int, command: bytes) -> Outcome:
+    def outcome(self, command_id: str) -> Applied | Refused | None:
+        """What became of a command, as far as that is remembered."""
+        return self._outcome(command_id) if command_id in self._remembered else None
+
+    def dump(self) -> bytes:
+        remembered = [[identity, index, refused] for identity, (index, refused) in self._remembered.items()]
+        packed: bytes = msgpack.packb([_FORMAT, self._machine.dump(self.state), remembered], use_bin_type=True)
+        return packed
+
+    def restore(self, content: bytes) -> None:
+        """ValueError, and nothing changed, when it was dumped in a format that this version does not read."""
+        match msgpack.unpackb(content, raw=False):
+            case [int(version), bytes(dumped), list(items)] if version == _FORMAT:
+                remembered = OrderedDict(_outcome(item) for item in items)
+            case _:
+                raise ValueError("the snapshot has a format that this version does not read")
+        self.state = self._machine.load(dumped)
+        self._remembered = remembered
+
+    def _outcome(self, command_id: str) -> Applied | Refused:
+        index, refused = self._remembered[command_id]
+        return Applied(index) if refused is None else Refused(refused, index)
+
+    def _once(self, index: int, submission: Submission) -> str | None:
+        """Why it was refused, or None."""
+        if submission.born < index - REMEMBERED_ENTRIES:
+            # it may have been applied so long ago that this has been forgotten
+            age = index - submission.born
+            return f"submitted {age} log entries ago, over {REMEMBERED_ENTRIES}: see what became of it, and try anew"
         try:
-            state, verdict = self._machine.apply(self.state, command)
+            state, verdict = self._machine.apply(self.state, submission.command)
         except Exception as error:  # noqa: BLE001  a committed entry that raises would raise for ever (D10)
             state, verdict = self.state, Verdict(refused=f"{type(error).__name__}: {error}")
         self.state = state
-        return Applied(index) if verdict.refused is None else Refused(verdict.refused, index)
+        return verdict.refused
 
-    def _remember(self, identity: str, outcome: Outcome) -> None:
-        self._remembered[identity] = outcome
-        if len(self._remembered) > REMEMBERED_COMMANDS:
+    def _forget_before(self, index: int) -> None:
+        while self._remembered and next(iter(self._remembered.values()))[0] < index:
             self._remembered.popitem(last=False)
+
+
+def _outcome(item: object) -> tuple[str, tuple[int, str | None]]:
+    match item:
+        case [str(identity), int(index), str() | None as refused]:
+            return identity, (index, refused)
+        case _:
+            raise ValueError("the snapshot remembers a command in a form that this version does not read")

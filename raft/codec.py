@@ -1,38 +1,47 @@
 """Frames between replicas: four bytes of length, then one MessagePack map of a known shape.
 
-Nothing that arrives is trusted: every field of every message is checked, and junk is a CodecError.
+Nothing that arrives is trusted: every field of every message is checked, and junk is a CodecError. The map is flat, and
+log entries are one blob in it: what has no depth cannot be made deep, and no few bytes can ask for much memory.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgpack
 
+from raft import messages
+from raft.entries import Entry
+
 Message: TypeAlias = dict[str, Any]
 
-PROTOCOL = 1
+PROTOCOL = 2
 FRAME_LIMIT_BYTES = 8 * 1024 * 1024
+HELLO_LIMIT_BYTES = 64 * 1024
+"""A frame of somebody who has not said yet who it is."""
 _NUMBER_LIMIT = 2**63
 _TEXT_LIMIT = 1024
-_ENTRY_KINDS = (0, 1)
-"""First byte of a log entry: a command, or the no-op of a new leader."""
-
+_FIELD_LIMIT = 15
 _LENGTH = struct.Struct(">I")
+_ENTRY_HEAD = struct.Struct(">QI")
+"""Term of a log entry, and the length of its content; its index follows from its place."""
 
 
 class CodecError(Exception):
     """Bytes that are no message of this protocol."""
 
 
+class OtherProtocol(CodecError):  # noqa: N818  reads as a fact
+    """Who says this runs another version of us."""
+
+    def __init__(self, protocol: int) -> None:
+        super().__init__(f"speaks protocol {protocol}, we speak {PROTOCOL}: run the same version everywhere")
+
+
 def _natural(value: object) -> bool:
     return type(value) is int and 0 <= value < _NUMBER_LIMIT
-
-
-def _positive(value: object) -> bool:
-    return _natural(value) and value != 0
 
 
 def _flag(value: object) -> bool:
@@ -47,33 +56,16 @@ def _blob(value: object) -> bool:
     return type(value) is bytes
 
 
-def _entry_command(value: object) -> bool:
-    return type(value) is bytes and value[:1] != b"" and value[0] in _ENTRY_KINDS
-
-
-def _forwarded_command(value: object) -> bool:
-    return type(value) is bytes and value[:1] == b"\0"
-
-
-def _entries(value: object) -> bool:
-    return type(value) is list and all(
-        type(entry) is list
-        and len(entry) == 3
-        and _entry_command(entry[0])
-        and _natural(entry[1])
-        and _natural(entry[2])
-        for entry in value
-    )
-
-
 _Shape: TypeAlias = Mapping[str, Callable[[object], bool]]
 
 _INTRODUCTION: _Shape = {
     "proto": _natural,
     "cluster": _text,
+    "cluster_id": _text,
+    "incarnation": _natural,
     "from": _text,
     "replica_id": _text,
-    "fresh": _flag,
+    "address": _text,
 }
 
 _SHAPES: Mapping[str, tuple[_Shape, ...]] = {
@@ -83,42 +75,15 @@ _SHAPES: Mapping[str, tuple[_Shape, ...]] = {
     "ping": ({},),
     "request": ({"id": _natural, "payload": _blob},),
     "answer": ({"id": _natural, "ok": _flag, "payload": _blob},),
-    "request_vote": ({"term": _natural, "last_log_index": _positive, "last_log_term": _natural},),
-    "response_vote": ({"term": _natural},),
-    "append_entries": (
-        {
-            "term": _natural,
-            "commit_index": _natural,
-            "prevLogIdx": _positive,
-            "prevLogTerm": _natural,
-            "entries": _entries,
-            "sent_ns": _natural,
-        },
-    ),
-    "next_node_idx": (
-        {"term": _natural, "next_node_idx": _positive, "reset": _flag, "success": _flag, "sent_ns": _natural},
-    ),
-    "apply_command": ({"command": _forwarded_command, "request_id": _natural},),
-    "apply_command_response": (
-        {"request_id": _natural, "log_idx": _positive, "log_term": _natural},
-        {"request_id": _natural, "error": _natural},
-    ),
 }
 
-RAFT_TYPES = frozenset(
-    {
-        "request_vote",
-        "response_vote",
-        "append_entries",
-        "next_node_idx",
-        "apply_command",
-        "apply_command_response",
-    }
-)
+RAFT_TYPES = frozenset(messages.TYPES)
 
 
 def encode(message: Mapping[str, object]) -> bytes:
     """One frame, length included."""
+    if message["type"] == "append":
+        message = {**message, "entries": _pack_entries(message)}
     body: bytes = msgpack.packb(message, use_bin_type=True)
     if len(body) > FRAME_LIMIT_BYTES:
         raise CodecError(f"message of {len(body)} bytes is over the limit of {FRAME_LIMIT_BYTES}")
@@ -127,18 +92,58 @@ def encode(message: Mapping[str, object]) -> bytes:
 
 def decode(body: bytes, allowed: frozenset[str]) -> Message:
     """The message in a frame's body, if it is exactly of one of the allowed types."""
-    try:
-        message: Message = msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise CodecError(f"not a message: {error}") from error
+    message = _unpack(body)
     kind = message.get("type") if type(message) is dict else None
     if type(kind) is not str or kind not in allowed:
         raise CodecError(f"a message of type {str(kind)[:40]!r} has no place here")
+    protocol = message.get("proto", PROTOCOL)
+    if protocol != PROTOCOL and _natural(protocol):
+        raise OtherProtocol(protocol)
+    if kind in RAFT_TYPES:
+        return _raft_message(kind, message)
     if not any(_fits(message, shape) for shape in _SHAPES[kind]):
         raise CodecError(f"a {kind} message with wrong fields")
-    if kind == "append_entries":
-        _check_order(message)
     return message
+
+
+def _raft_message(kind: str, message: Message) -> Message:
+    try:
+        if kind == "append":
+            message["entries"] = _unpack_entries(message)
+        messages.from_wire(message)
+    except (ValueError, KeyError, TypeError, struct.error) as error:
+        raise CodecError(f"a {kind} message with wrong fields: {error}") from error
+    return message
+
+
+def _unpack(body: bytes) -> Message:
+    try:
+        message: Message = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            object_hook=_OneMap(),
+            max_map_len=_FIELD_LIMIT,
+            max_str_len=4 * _TEXT_LIMIT,
+            max_array_len=0,  # an array is made as long as it claims to be before its first element is read
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise CodecError(f"not a message: {error}") from error
+    return message
+
+
+class _OneMap:
+    """Lets one map pass: a map within it is seen first, and the outer one would be the second."""
+
+    def __init__(self) -> None:
+        self._passed = False
+
+    def __call__(self, value: Message) -> Message:
+        if self._passed:
+            raise ValueError("a map within a map")
+        self._passed = True
+        return value
 
 
 def _fits(message: Message, shape: _Shape) -> bool:
@@ -147,15 +152,32 @@ def _fits(message: Message, shape: _Shape) -> bool:
     )
 
 
-def _check_order(message: Message) -> None:
-    """Entries follow each other without a gap, in terms that never fall or pass the sender's."""
-    term = message["prevLogTerm"]
-    for distance, (_, index, entry_term) in enumerate(message["entries"], start=1):
-        if index != message["prevLogIdx"] + distance or entry_term < term:
-            raise CodecError(f"log entries out of order at index {index}")
-        term = entry_term
-    if term > message["term"]:
-        raise CodecError(f"log entries of term {term} in a message of term {message['term']}")
+def _pack_entries(message: Mapping[str, Any]) -> bytes:
+    parts: list[bytes] = []
+    entries: Sequence[Entry] = message["entries"]
+    for expected, (content, index, term) in enumerate(entries, start=message["previous_index"] + 1):
+        assert index == expected, f"entry {index} is sent in the place of {expected}"
+        parts += (_ENTRY_HEAD.pack(term, len(content)), content)
+    return b"".join(parts)
+
+
+def _unpack_entries(message: Message) -> list[Entry]:
+    """What the entries are, and that they fit to each other, is for `messages` to check."""
+    blob, index = message["entries"], message["previous_index"]
+    if type(blob) is not bytes or not _natural(index):
+        raise ValueError("entries that are no bytes, or follow nothing")
+    entries: list[Entry] = []
+    at = 0
+    while at < len(blob):
+        begin = at + _ENTRY_HEAD.size
+        if begin > len(blob):
+            raise ValueError("a log entry that is cut off")
+        term, length = _ENTRY_HEAD.unpack_from(blob, at)
+        at, index = begin + length, index + 1
+        if at > len(blob) or not length:
+            raise ValueError(f"log entry {index} is cut off, or empty")
+        entries.append((blob[begin:at], index, term))
+    return entries
 
 
 class FrameReader:
@@ -164,6 +186,10 @@ class FrameReader:
     def __init__(self, limit_bytes: int = FRAME_LIMIT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self._pending = bytearray()
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._pending)
 
     def feed(self, data: bytes) -> list[bytes]:
         self._pending += data
@@ -176,7 +202,7 @@ class FrameReader:
             end = begin + _LENGTH.size + length
             if end > len(self._pending):
                 break
-            frames.append(bytes(self._pending[begin + _LENGTH.size : end]))
+            frames.append(bytes(memoryview(self._pending)[begin + _LENGTH.size : end]))
             begin = end
         del self._pending[:begin]
         return frames

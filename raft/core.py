@@ -1,382 +1,409 @@
-"""PySyncObj with its defects mended where this version of raft/ mends them (DESIGN.md lists all of them).
+"""PySyncObj as the frame of a mended Raft: DESIGN.md lists what is wrong with it and where that is mended.
 
-Everything here runs in the replica's one owner thread.
+PySyncObj drives: its tick, its roles, its terms, its counting of commits. What replicas say to each other, and what
+they make of it, is in `election`, `follower` and `leader`. All of it runs in the owner's one thread; clock and
+randomness are arguments.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import time
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf
-from pysyncobj.monotonic import monotonic
+from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj.node import Node
-from pysyncobj.poller import POLL_EVENT_TYPE
 
-from raft.api import COMMAND_LIMIT_BYTES, Outcome, Refused, ReplicaConfig, ReplicaFailed, Unknown
-from raft.codec import Message
-from raft.compat import (
-    COMMAND,
-    FOLLOWER,
-    LEADER,
-    Internals,
-    JournalAdapter,
-    TransportAdapter,
-    replaces,
-    stock,
-)
+from raft.api import ReplicaFailed, Settings
+from raft.compat import FOLLOWER, LEADER, Internals, JournalAdapter, TransportAdapter, replaces, stock, use_clock
+from raft.election import NEVER_S, Election
+from raft.entries import members_entry, members_in
+from raft.follower import Follower
 from raft.journal import Journal
+from raft.leader import Leader
+from raft.members import Introduction, Members, MembersLog, founders
+from raft.messages import (
+    Append,
+    Appended,
+    AskPreVote,
+    AskVote,
+    Envelope,
+    Message,
+    Post,
+    PreVote,
+    SnapshotHeld,
+    SnapshotPart,
+    TimeoutNow,
+    Vote,
+)
+from raft.snapshot import Snapshot
 
-_NEVER = 2**62
 
-_REFUSED = {
-    FAIL_REASON.QUEUE_FULL: "the replica has too many commands waiting",
-    FAIL_REASON.MISSING_LEADER: "there is no raft leader, or no connection to it",
-    FAIL_REASON.NOT_LEADER: "the raft leader has changed before it took the command",
-    FAIL_REASON.REQUEST_DENIED: "the raft leader refused the command",
-    FAIL_REASON.DISCARDED: "a new raft leader has put another entry in its place",
-}
-_UNKNOWN = {
-    FAIL_REASON.LEADER_CHANGED: "the raft leader, or the connection to it, was lost before it answered",
-    FAIL_REASON.UNKNOWN_OUTCOME: "the raft leader answered too late to follow the command",
-}
+class Owner(Protocol):
+    """What the consensus asks of whoever owns it, always in the owner's thread."""
 
+    def apply(self, index: int, term: int, entry: bytes) -> None:
+        """A committed entry, in order, each once. Must not raise on what an entry holds."""
+        ...
 
-def boottime_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    def applied(self) -> None:
+        """All that is committed now has been applied."""
+        ...
 
+    def dump(self) -> bytes:
+        """Everything that the applied entries have come to."""
+        ...
 
-def _boottime_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    def restore(self, content: bytes) -> None:
+        """Begin anew from what another owner dumped; ValueError, and nothing changed, when that cannot be read."""
+        ...
+
+    def leader_lost(self) -> None:
+        """What was asked of the leader may never be answered."""
+        ...
+
+    def members_changed(self, members: Members) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Where the replica stands, as seen by its owner thread between two steps."""
+    """Where the replica stands, as seen by its owner between two steps."""
 
     state: int
     term: int
     leader: str | None
     commit_index: int
     applied_index: int
+    last_index: int
     contact_s: float | None
     match_index: dict[str, int]
+    members: Members
+    votes: bool
+    """Whether the members in force count this replica as a voter."""
 
 
 @replaces(
-    onMessageReceived="_receive",
-    doApplyCommand="_apply_entry",
     applyLogEntries="_apply_committed",
     connectedToAnyone="_may_campaign",
-    tryLogCompaction="_compact_never",
+    generateRaftTimeout="_never_s",
+    onBecomeLeader="_become_leader",
+    onLeaderChanged="_leader_lost",
+    sendAppendEntries="_send_to_all",
+    tryLogCompaction="_compact",
 )
 class Core(SyncObj):
-    """The consensus of one replica. `step()` is called over and over by the owner thread, and by nobody else."""
+    """The consensus of one replica: `step()` and `deliver()` are called over and over by its owner."""
 
     def __init__(
         self,
-        config: ReplicaConfig,
+        settings: Settings,
         journal: Journal,
-        send: Callable[[str, Message], bool],
+        owner: Owner,
         *,
-        apply: Callable[[int, bytes], None],
-        on_applied: Callable[[], None],
+        clock: Callable[[], float],
+        draw: random.Random,
+        post: Post,
     ) -> None:
-        self._journal = journal
-        self._send = send
-        self._apply = apply
-        self._on_applied = on_applied
-        self._peers = {name: Node(name) for name in config.members if name != config.name}
-        self._majority = len(config.members) // 2 + 1
-        self._fresh_peers: set[str] = set()
-        self._voters: tuple[int, set[str]] = (0, set())
-        self._leading_term = 0
-        self._answered_ns: dict[str, int] = {}
-        self._rewound_ns: dict[str, int] = {}
-        self._contact_s: float | None = None
-        self._inside = Internals(self)
-        self._wire = TransportAdapter(self._post)
-        super().__init__(
-            Node(config.name), self._peers.values(), _settings(config, journal, self._on_state), transport=self._wire
-        )
-        # answers are matched by number alone, so a restarted replica must not begin at 1 again (D20)
-        self._inside.local_counter = secrets.randbits(48)
+        self.settings = settings
+        self.name = settings.name
+        self.journal = journal
+        self.owner = owner
+        self.clock = clock
+        self.draw = draw
+        self._send = post
+        self.connected_peers: set[str] = set()
+        self.introductions: dict[str, Introduction] = {}
+        self.heard_s: float | None = None
+        """When the last message of a leader arrived."""
+        self.contact_s: float | None = None
+        self.stamp = 0
+        self.strangers = 0
+        """Messages of other groups, or of replicas that are no members: none of them changed anything."""
+        self._compacted_bytes = journal.size_bytes
+        self.members = self._recorded_members()
+        self.inside = Internals(self)
+        self.leader: Leader | None = None
+        use_clock(clock)
+        settled = _stock_settings(settings, journal, self._on_state)
+        super().__init__(Node(settings.name), (), settled, transport=TransportAdapter(self._ask_vote))
+        self.inside.close_descriptors()
+        self.election = Election(self)
+        self._follower = Follower(self)
+        self.begin_at_snapshot()
         self._consider_founding()
 
-    def step(self, wait_s: float) -> None:
-        """One tick; own entries are on disk before the tick counts them."""
-        self._journal.sync()
-        self.doTick(wait_s)
+    # -- the owner's calls -----------------------------------------------------------------------------
 
-    def wake_on(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Call back in the owner thread, and end a step early, when the descriptor is readable."""
-        self._poller.subscribe(descriptor, lambda *_: callback(), POLL_EVENT_TYPE.READ)
-
-    def submit(self, envelope: bytes, on_lost: Callable[[Outcome], None]) -> None:
-        """Put an envelope on its way into the log. Success shows when it is applied; `on_lost` tells the rest."""
-
-        def answered(_: object, reason: int) -> None:
-            if reason in _REFUSED:
-                on_lost(Refused(_REFUSED[reason], None))
-            elif reason in _UNKNOWN:
-                on_lost(Unknown(_UNKNOWN[reason]))
-
-        self._applyCommand(COMMAND + envelope, answered)
+    def step(self) -> float:
+        """One tick. Answers in how many seconds the next one is due; any other call makes one due at once."""
+        use_clock(self.clock)
+        self.journal.sync()  # own entries are on disk before the tick counts them (R1)
+        if self.leader is not None:
+            self.leader.before_tick()
+        else:
+            self.election.consider()
+        self.doTick(0.0)
+        self.election.transferred = False
+        if self.leader is not None:
+            self.leader.finish_reads()
+        self.journal.sync()
+        return max(0.0, self._due_s() - self.clock())
 
     def deliver(self, peer: str, message: Message) -> None:
-        self._wire.received(self._peers[peer], message)
+        """Take a message from a peer's connection; one of another group is dropped, and counted."""
+        use_clock(self.clock)
+        if not self._of_this_group(message):
+            self.strangers += 1
+        elif isinstance(message, Append | SnapshotPart):
+            self._follower.receive(peer, message)
+        elif isinstance(message, Appended | SnapshotHeld):
+            self._receive_answer(peer, message)
+        elif isinstance(message, AskPreVote | PreVote | AskVote | Vote | TimeoutNow):
+            self.election.receive(peer, message)
 
     def connected(self, peer: str) -> None:
-        self._wire.connected(self._peers[peer])
+        """What is sent to this peer from now on may arrive."""
+        self.connected_peers.add(peer)
+        if self.leader is not None and (progress := self.leader.progress.get(peer)) is not None:
+            progress.restart()
 
     def disconnected(self, peer: str) -> None:
-        node = self._peers[peer]
-        self._wire.disconnected(node)
-        if node == self._inside.leader:
-            # what was forwarded on that connection may be lost: its proposers are told that they do not know
-            self._inside.on_leader_changed()
+        self.connected_peers.discard(peer)
+        if self.leading_peer == peer:
+            self.owner.leader_lost()  # what was forwarded on that connection may be lost
 
-    def heard_fresh(self, peer: str, fresh: bool) -> None:
-        """A peer has said whether its log is empty."""
-        if fresh:
-            self._fresh_peers.add(peer)
-        else:
-            self._fresh_peers.discard(peer)
+    def introduced(self, peer: str, introduction: Introduction) -> None:
+        """A peer has said who it is; told before anything else of that connection."""
+        self.introductions[peer] = introduction
         self._consider_founding()
 
+    def introduction(self) -> Introduction:
+        return Introduction(self.journal.identity.replica_id, self.journal.cluster_id, self.journal.incarnation)
+
     def facts(self) -> Facts:
-        inside = self._inside
-        leading = inside.state == LEADER
-        if leading:
-            self._contact_s = self._majority_contact_s() or self._contact_s
-        leader = inside.leader
+        inside, leader = self.inside, self.leader
+        if leader is not None:
+            self.contact_s = leader.contact_s() or self.contact_s
         return Facts(
             state=inside.state,
             term=inside.term,
-            leader=None if leader is None else leader.id,
+            leader=self.leading_peer,
             commit_index=inside.commit_index,
             applied_index=inside.last_applied,
-            contact_s=self._contact_s,
-            match_index={node.id: index for node, index in inside.match_index.items()} if leading else {},
+            last_index=self.journal.last_index,
+            contact_s=self.contact_s,
+            match_index={} if leader is None else {peer: known.match_index for peer, known in leader.progress.items()},
+            members=self.members.current,
+            votes=self.votes,
         )
 
-    def close(self) -> None:
-        """Give back what PySyncObj opened and would leave open (D27)."""
-        for descriptor in self._inside.pipe():
-            self._poller.unsubscribe(descriptor)
-            os.close(descriptor)
+    # -- what the roles share --------------------------------------------------------------------------
 
-    # -- what PySyncObj calls ------------------------------------------------------------------------
+    @property
+    def group(self) -> str:
+        return f"{self.journal.cluster_id}/{self.journal.incarnation}"
 
-    def _post(self, peer: str, message: Message) -> bool:
-        """The way out of the replica: what a message says is on disk before it leaves (R1)."""
-        self._journal.sync()
-        if message["type"] == "append_entries":
-            message = {**message, "sent_ns": _boottime_ns()}
-        sent = self._send(peer, message)
-        if not sent and message["type"] == "apply_command":
-            self._not_forwarded(message["request_id"])
-        return sent
+    @property
+    def leading_peer(self) -> str | None:
+        leader = self.inside.leader
+        return None if leader is None else leader.id
 
-    def _not_forwarded(self, request_id: int) -> None:
-        """Tell the proposer: PySyncObj would wait for the leader's answer for ever (D20)."""
-        answered = self._inside.waiting_replies.pop(request_id)
-        answered(None, FAIL_REASON.MISSING_LEADER)
+    @property
+    def votes(self) -> bool:
+        """The members in force count this replica, with this journal, as a voter (R1)."""
+        own = self.members.current.get(self.name)
+        return own is not None and own.voter and own.replica_id == self.journal.identity.replica_id
 
-    def _on_state(self, old: int, new: int) -> None:
-        if old == LEADER and new == FOLLOWER:
-            # its election deadline is as old as its leadership: without this it campaigns at once
-            self._postpone_election()
+    def envelope(self) -> tuple[str, str, int]:
+        """How every message begins."""
+        return self.group, self.journal.identity.replica_id, self.inside.term
 
-    def _may_campaign(self) -> bool:
-        return self._journal.may_vote and bool(stock("connectedToAnyone")(self))
+    def post(self, peer: str, message: Message) -> bool:
+        """The way out: what a message says is on disk before it leaves (R1)."""
+        self.journal.sync()
+        return self._send(peer, message)
 
-    def _compact_never(self) -> None:
-        """The log is kept whole in this version (D1, D3, D13, D16 need a snapshot to happen)."""
+    def next_stamp(self) -> int:
+        """A number above all before, and at the same time the clock in nanoseconds."""
+        self.stamp = max(self.stamp + 1, int(self.clock() * 1e9))
+        return self.stamp
 
-    def _apply_entry(self, entry: bytes) -> None:
-        if entry[:1] == COMMAND:
-            self._apply(self._inside.last_applied + 1, entry[1:])
+    def is_voter(self, peer: str, message: Envelope) -> bool:
+        """The members in force count the sender, this replica of that name, as a voter."""
+        member = self.members.current.get(peer)
+        return member is not None and member.voter and member.replica_id == message.replica
 
-    def _apply_committed(self) -> bool:
-        before = self._inside.last_applied
-        send_now: bool = stock("applyLogEntries")(self)
-        if self._inside.last_applied != before:
-            self._on_applied()
-        return send_now
-
-    def _receive(self, node: Node, message: Message) -> None:
-        match message["type"]:
-            case "append_entries":
-                self._receive_entries(node, message)
-            case "next_node_idx":
-                self._receive_answer(node, message)
-            case "request_vote" if not self._journal.may_vote:
-                pass  # it may have voted before it lost its journal (D18)
-            case "response_vote" if not self._first_vote(node, message["term"]):
-                pass
-            case _:
-                stock("onMessageReceived")(self, node, message)
-
-    # -- follower ------------------------------------------------------------------------------------
-
-    def _receive_entries(self, node: Node, message: Message) -> None:
-        inside, term = self._inside, message["term"]
-        if term < inside.term:
-            return
-        if inside.state == LEADER and term == inside.term:
-            raise ReplicaFailed(f"{node.id} claims to lead term {term} as well: two raft leaders in one term")
-        self._follow(node, term)
-        inside.leader_commit_index = message["commit_index"]
-        begin = self._place_for(message["prevLogIdx"], message["prevLogTerm"])
-        if begin is not None:
-            self._answer(node, message, begin, success=False)
-            return
-        self._append(message["entries"])
-        verified = message["prevLogIdx"] + len(message["entries"])
-        self._answer(node, message, verified + 1, success=True)
-        self._commit(min(message["commit_index"], verified))
-        self._consider_voting(node, term)
-
-    def _follow(self, node: Node, term: int) -> None:
-        inside = self._inside
-        self._postpone_election()
-        if inside.leader != node:
-            inside.on_leader_changed()
-        inside.leader = node
-        if term > inside.term:
-            inside.set_term(term, None)
+    def step_down(self, term: int) -> None:
+        """Somebody is in a newer term: follow whoever leads it."""
+        inside = self.inside
+        inside.set_term(term, None)
+        inside.leader = None
         inside.set_state(FOLLOWER)
-        self._contact_s = boottime_s()
+        self.election.call_off()
+        self.owner.leader_lost()
 
-    def _place_for(self, index: int, term: int) -> int | None:
-        """None when the log holds this entry; otherwise from where the leader should send.
-
-        On a conflict a whole term is skipped at a time, never what is committed.
-        """
-        journal = self._journal
-        if index > len(journal):
-            return len(journal) + 1
-        other_term = journal[index - 1][2]
-        if other_term == term:
-            return None
-        if index <= journal.commit_index:
-            raise ReplicaFailed(f"the raft leader has term {term} at committed entry {index}, here it is {other_term}")
-        while index - 1 > journal.commit_index and journal[index - 2][2] == other_term:
-            index -= 1
+    def write_members(self, members: Members) -> int:
+        """As leader: they are in force from here on, committed or not."""
+        index = self.journal.last_index + 1
+        self.journal.add(members_entry(members), index, self.inside.term)
+        self.members.write(index, members)
+        self.enforce_members()
+        if self.leader is not None:
+            self.leader.flush = True
         return index
 
-    def _append(self, entries: list[tuple[bytes, int, int]]) -> None:
-        """Add what is missing; drop own entries only where they conflict, never for being repeated (D5)."""
-        journal = self._journal
-        for command, index, term in entries:
-            if index <= len(journal):
-                if journal[index - 1][2] == term:
-                    continue
-                journal.truncate(index)
-            journal.add(command, index, term)
+    def enforce_members(self) -> None:
+        """Count and send by the members in force."""
+        members = self.members.current
+        self.inside.voters = {Node(name) for name in members.voters if name != self.name}
+        if self.leader is not None:
+            self.leader.track_members()
+        self.owner.members_changed(members)
 
-    def _answer(self, node: Node, message: Message, next_index: int, *, success: bool) -> None:
-        """Say which message is answered, so that an answer counts for that one only (D6)."""
-        self._post(
-            node.id,
-            {
-                "type": "next_node_idx",
-                "term": message["term"],
-                "sent_ns": message["sent_ns"],
-                "next_node_idx": next_index,
-                "success": success,
-                "reset": not success,
-            },
-        )
+    def begin_at_snapshot(self) -> None:
+        """Go on from where the journal begins: at its snapshot, if it has one."""
+        snapshot = self.journal.snapshot
+        if snapshot is not None:
+            self.inside.last_applied = snapshot.index
+            self.inside.commit_index = max(self.journal.commit_index, snapshot.index)
+        self.members = self._recorded_members()
+        self._compacted_bytes = self.journal.size_bytes
+        self.enforce_members()
 
-    def _commit(self, index: int) -> None:
-        if index > self._inside.commit_index:
-            self._inside.commit_index = index
-            self._journal.set_commit(index)
+    # -- what PySyncObj calls --------------------------------------------------------------------------
 
-    def _consider_voting(self, leader: Node, term: int) -> None:
-        """An empty journal that has caught up may vote: it holds all that was committed before `term`.
+    def _never_s(self) -> float:
+        return NEVER_S
 
-        It counts as having voted for the leader, whatever its lost journal said about this term.
-        """
-        journal = self._journal
-        if not journal.may_vote and journal[journal.commit_index - 1][2] == term:
-            self._inside.set_term(term, leader.id)
-            journal.allow_vote()
+    def _may_campaign(self) -> bool:
+        return self.votes
+
+    def _ask_vote(self, peer: str) -> None:
+        self.election.ask_vote(peer)
+
+    def _become_leader(self) -> None:
+        self.leader = Leader(self)
+        stock("onBecomeLeader")(self)
+
+    def _leader_lost(self) -> None:
+        self.owner.leader_lost()
+
+    def _on_state(self, old: int, new: int) -> None:
+        if old == LEADER and new != LEADER:
+            leader, self.leader = self.leader, None
+            self.election.postpone()
+            self.owner.leader_lost()
+            if leader is not None:
+                leader.end()
+
+    def _send_to_all(self) -> None:
+        if self.leader is not None:
+            self.leader.send_to_all()
+
+    def _apply_committed(self) -> bool:
+        """True when something was applied: then the leader tells the new commit index at once."""
+        inside, journal = self.inside, self.journal
+        if inside.last_applied >= inside.commit_index:
+            return False
+        while inside.last_applied < inside.commit_index:
+            content, index, term = journal.entry(inside.last_applied + 1)
+            self.owner.apply(index, term, content)
+            inside.last_applied = index
+        self.owner.applied()
+        return True
+
+    def _checkCommandsToApply(self) -> None:  # noqa: N802  PySyncObj's name
+        """Entries come through the leader's `append`, not through PySyncObj's queue."""
+
+    def _compact(self) -> None:
+        """Replace the oldest entries by a snapshot, and keep some of them for followers that lag a little (D30)."""
+        journal, settings, index = self.journal, self.settings, self.inside.last_applied
+        since = journal.snapshot.index if journal.snapshot is not None else 1
+        grown = journal.size_bytes - self._compacted_bytes
+        if index <= since or (index - since < settings.compact_entries and grown < settings.compact_bytes):
+            return
+        term = journal.term_at(index)
+        if term is None:
+            raise ReplicaFailed(f"entry {index} is applied, and is not in the log")
+        journal.compact(Snapshot(index, term, self.members.at(index), self.owner.dump()), self._keep_from(index))
+        self.members.forget_before(index)
+        self._compacted_bytes = journal.size_bytes
+
+    # -- its own ---------------------------------------------------------------------------------------
+
+    def _due_s(self) -> float:
+        if self.leader is None:
+            return self.election.deadline_s
+        return 0.0 if self.leader.flush or self.leader.announce else self.inside.next_heartbeat
+
+    def _receive_answer(self, peer: str, message: Appended | SnapshotHeld) -> None:
+        if message.term > self.inside.term:
+            self.step_down(message.term)
+        if self.leader is not None:
+            self.leader.receive(peer, message)
+
+    def _of_this_group(self, message: Envelope) -> bool:
+        if message.group == self.group:
+            return True
+        cluster_id, _, incarnation = message.group.rpartition("/")
+        adoptable = isinstance(message, Append | SnapshotPart) and cluster_id != "" and incarnation.isdecimal()
+        if not adoptable or self.journal.cluster_id != "":
+            return False
+        # it has never belonged to any group, and a leader counts it to its own
+        self.journal.adopt(cluster_id, int(incarnation))
+        return True
+
+    def _recorded_members(self) -> MembersLog:
+        """The members in force by what the journal holds; entries count although they may not be committed (D9)."""
+        journal = self.journal
+        if journal.snapshot is not None:
+            log = MembersLog(journal.snapshot.index, journal.snapshot.members)
+        else:
+            log = MembersLog(1, journal.founding or Members())
+        for index in range(max(journal.first_index, log.index + 1), journal.last_index + 1):
+            if (members := members_in(journal.entry(index)[0])) is not None:
+                log.write(index, members)
+        return log
 
     def _consider_founding(self) -> None:
-        """An empty journal among nothing but empty journals is a cluster's first start."""
-        if not self._journal.may_vote and self._journal.fresh and self._fresh_peers == self._peers.keys():
-            self._journal.allow_vote()
-
-    def _postpone_election(self) -> None:
-        self._inside.election_deadline = monotonic() + self._inside.draw_timeout_s()
-
-    # -- candidate and leader ------------------------------------------------------------------------
-
-    def _first_vote(self, node: Node, term: int) -> bool:
-        """Votes are counted by voter, not by message."""
-        if self._voters[0] != term:
-            self._voters = (term, set())
-        counted = node.id in self._voters[1]
-        self._voters[1].add(node.id)
-        return not counted
-
-    def _receive_answer(self, node: Node, message: Message) -> None:
-        inside = self._inside
-        if inside.state != LEADER or message["term"] != inside.term:
+        """Empty journals among nothing but empty journals found a group; each computes the same one."""
+        journal, addresses = self.journal, self.settings.addresses
+        if journal.cluster_id != "" or journal.last_index > 1 or self.name not in addresses:
             return
-        self._note_answer(node, message["sent_ns"])
-        next_index = min(message["next_node_idx"], len(self._journal) + 1)
-        if message["success"]:
-            inside.match_index[node] = max(inside.match_index[node], next_index - 1)
-            inside.next_index[node] = max(inside.next_index[node], next_index)
-        elif message["sent_ns"] > self._rewound_ns.get(node.id, 0):
-            # one flight of messages is refused one by one: only the first refusal turns the sender back (D7)
-            inside.next_index[node] = max(next_index, 2)
-            # a peer that came back with an empty journal has less than it once had
-            inside.match_index[node] = min(inside.match_index[node], inside.next_index[node] - 1)
-            self._rewound_ns[node.id] = _boottime_ns()
+        said = {**self.introductions, self.name: self.introduction()}
+        if not all(name in said for name in addresses):
+            return
+        replicas = {name: said[name].replica_id for name in addresses}
+        cluster_id, members = founders(journal.identity.cluster, replicas, addresses)
+        if any(said[name].cluster_id not in {"", cluster_id} for name in addresses):
+            return
+        journal.found(cluster_id, members)
+        self.members = MembersLog(1, members)
+        self.enforce_members()
+        self.election.postpone()
 
-    def _note_answer(self, node: Node, sent_ns: int) -> None:
-        inside = self._inside
-        if self._leading_term != inside.term:
-            self._leading_term = inside.term
-            self._answered_ns.clear()
-            self._rewound_ns.clear()
-        self._answered_ns[node.id] = max(self._answered_ns.get(node.id, 0), sent_ns)
-        inside.last_response_time[node] = monotonic()
-
-    def _majority_contact_s(self) -> float | None:
-        """Since when, at least, a majority has been with this leader."""
-        others = self._majority - 1
-        if others == 0:
-            return boottime_s()
-        if self._leading_term != self._inside.term or len(self._answered_ns) < others:
-            return None
-        return sorted(self._answered_ns.values(), reverse=True)[others - 1] / 1e9
+    def _keep_from(self, index: int) -> int:
+        journal, settings = self.journal, self.settings
+        first = max(journal.first_index, index + 1 - settings.keep_entries)
+        kept_bytes, place = 0, index + 1
+        while place > first and kept_bytes < settings.compact_bytes // 4:
+            place -= 1
+            kept_bytes += len(journal.entry(place)[0])
+        return place
 
 
-def _settings(config: ReplicaConfig, journal: Journal, on_state: Callable[[int, int], None]) -> SyncObjConf:
+def _stock_settings(settings: Settings, journal: Journal, on_state: Callable[[int, int], None]) -> SyncObjConf:
     return SyncObjConf(
         autoTick=False,  # it swallows the exceptions that must end the replica
         useFork=False,
-        commandsWaitLeader=False,  # an order that waits for a leader is a stale order (D21)
         appendEntriesUseBatch=False,  # batching costs 100-200 ms for each command
-        appendEntriesPeriod=config.heartbeat_s,
-        # above the largest command, so that no entry is ever sent in pieces (D8)
-        appendEntriesBatchSizeBytes=4 * COMMAND_LIMIT_BYTES,
-        raftMinTimeout=config.election_min_s,
-        raftMaxTimeout=config.election_max_s,
-        leaderFallbackTimeout=config.election_max_s,
-        connectionTimeout=max(3.5, config.election_max_s),
-        dynamicMembershipChange=False,
-        logCompactionMinEntries=_NEVER,
-        logCompactionMinTime=_NEVER,
+        appendEntriesPeriod=settings.heartbeat_s,
+        raftMinTimeout=settings.election_min_s,
+        raftMaxTimeout=settings.election_max_s,
+        leaderFallbackTimeout=settings.election_max_s,
+        connectionTimeout=max(3.5, settings.election_max_s),
+        dynamicMembershipChange=False,  # members are ours, see `_enforce_members`
         journalFile=JournalAdapter(journal),
         onStateChanged=on_state,
     )

@@ -1,50 +1,34 @@
-"""The durable log of one replica: an append-only file of checked batches, one fdatasync each.
+"""The durable log of one replica: one file, in which a batch of changes is whole or not there at all.
 
-A batch is on disk whole or not at all. Nothing may be sent or counted that depends on a record before
-`sync()` has returned; after any write error the journal takes nothing more (fail-stop).
+Nothing may be sent or counted that depends on a change before `sync()` has returned; after any write error the journal
+takes nothing more (fail-stop).
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
-import struct
+import contextlib
+import hashlib
+import json
 import time
-import zlib
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias, overload
-
-import msgpack
 
 from raft.api import JournalDamaged, ReplicaError, ReplicaFailed
+from raft.disk import Disk, File
+from raft.journal_format import Damage, Header, Identity, UnknownFormat, begin_file, frame, read_header, replay
+from raft.log import Kind, Log, Record
+from raft.members import Members
+from raft.snapshot import Snapshot
 
-Entry: TypeAlias = tuple[bytes, int, int]
-"""Command, index, term: PySyncObj's order."""
+__all__ = ["Identity", "Journal", "SyncTimes"]
 
-FORMAT = 1
 FILE_NAME = "journal"
-_LOCK_NAME = "lock"
-_MAGIC = b"\xf1RAFT\r\n\x1a"
-_BATCH_MAGIC = b"\xf1bat"
-_FRAME = struct.Struct("<4sQII")
-"""Magic, offset of the batch in the file, length of the body, CRC32 of offset, length and body."""
-_CHECKED = struct.Struct("<QI")
+NEW_NAME = "journal.new"
+RESERVE_NAME = "reserve"
+FAILED_NAME = "failed"
 
-_ENTRY, _TRUNCATE, _TERM, _COMMIT, _VOTER = range(5)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whose journal this is; `replica_id` is drawn when the file is made and never again."""
-
-    cluster: str
-    name: str
-    members: tuple[str, ...]
-    """Names of all voters, in order: their majority is what the log was committed by."""
-    replica_id: str
+# Bytes that no file system can store in fewer, so that the room they take is really there when they go.
+_RESERVE = hashlib.shake_128(b"room for last words").digest(64 * 1024)
 
 
 @dataclass(slots=True)
@@ -61,264 +45,243 @@ class SyncTimes:
         self.longest_s = max(self.longest_s, took_s)
 
 
-class Journal:
-    """Log entries, term, vote and commit index of one replica, in memory and on disk.
+class Journal(Log):
+    """The log of one replica, in memory and on disk. One owner thread.
 
-    One owner thread. Changes are buffered until `sync()`. The commit index is a hint that rides along
-    with the next batch: after a crash it may be lower than it was, never too high.
+    Changes are in memory at once and on disk after `sync()`: all since the last one, or none of them. The commit
+    index is a hint that rides along with the next change: after a crash it may be lower than it was, never too high.
+    The file grows with every change until `compact()` or `install()` writes it anew.
     """
 
-    def __init__(self, directory: Path, cluster: str, name: str, members: Iterable[str]) -> None:
-        """Open the journal in a directory, or make a new one; a torn last batch is cut off."""
-        self.path = directory / FILE_NAME
-        self.sync_times = SyncTimes()
-        self.term = 0
-        self.vote: str | None = None
-        self.commit_index = 1
-        self.may_vote = False
-        self._entries: list[Entry] = []
-        self._buffer: list[list[Any]] = []
-        self._failure: str | None = None
-        self._lock = _lock(directory)
-        try:
-            if not self.path.exists():
-                _create(self.path, Identity(cluster, name, tuple(sorted(members)), secrets.token_hex(8)))
-            self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                self._load(cluster, name, tuple(sorted(members)))
-            except BaseException:
-                os.close(self._file)
-                raise
-        except OSError as error:
-            os.close(self._lock)
-            raise ReplicaError(f"cannot open journal {self.path}: {error}") from error
-        except BaseException:
-            os.close(self._lock)
-            raise
+    def __init__(
+        self,
+        disk: Disk,
+        cluster: str,
+        name: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        draw_id: Callable[[], str],
+    ) -> None:
+        """Read the journal on this disk, or begin one; the disk stays the caller's to close.
 
-    @property
-    def fresh(self) -> bool:
-        """Nothing of any leader has ever arrived here."""
-        return len(self._entries) <= 1
+        JournalDamaged when acknowledged entries may be lost, ReplicaError when it is another replica's, of an unknown
+        format, or the disk says no. What the file holds is then left as it is.
+
+        The file is written anew at every start. So a torn end is gone, and what was read is on disk: without that, a
+        batch that a killed process had not synced yet, or one whose sync had failed, would be read from the operating
+        system's memory, relied on, and lost by the next power cut.
+        """
+        super().__init__()
+        self.path = disk.path / FILE_NAME
+        self.sync_times = SyncTimes()
+        self.cut_bytes = 0
+        """Length of the unfinished batch that was found at the end and dropped."""
+        self._disk = disk
+        self._clock = clock
+        self._buffer: list[Record] = []
+        self._hint: list[Record] = []
+        """The newest commit index, until a write takes it along."""
+        self._failure: str | None = None
+        try:
+            header = self._read(cluster, name) or Header(Identity(cluster, name, draw_id()))
+            self.identity = header.identity
+            self._generation = header.generation
+            _keep_reserve(disk)
+            self._file = self._write_anew()
+        except OSError as error:
+            raise ReplicaError(f"cannot open journal {self.path}: {error}") from error
 
     @property
     def size_bytes(self) -> int:
         return self._end
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @overload
-    def __getitem__(self, item: int) -> Entry: ...
-    @overload
-    def __getitem__(self, item: slice) -> list[Entry]: ...
-    def __getitem__(self, item: int | slice) -> Entry | list[Entry]:
-        return self._entries[item]
-
     def add(self, command: bytes, index: int, term: int) -> None:
-        if index != len(self._entries) + 1:
-            raise ReplicaFailed(f"entry {index} does not follow entry {len(self._entries)}")
-        self._entries.append((command, index, term))
-        self._buffer.append([_ENTRY, command, index, term])
+        """Put an entry behind the last one."""
+        self._note([Kind.ENTRY, command, index, term])
 
     def truncate(self, index: int) -> None:
         """Drop the entries from this index on; they must not be committed."""
-        if index <= self.commit_index:
-            raise ReplicaFailed(f"entry {index} is committed (up to {self.commit_index}) and cannot be dropped")
-        del self._entries[index - 1 :]
-        self._buffer.append([_TRUNCATE, index])
+        self._note([Kind.TRUNCATE, index])
 
     def set_term(self, term: int, vote: str | None) -> None:
-        if term < self.term:
-            raise ReplicaFailed(f"term would fall from {self.term} to {term}")
-        self.term, self.vote = term, vote
-        self._buffer.append([_TERM, term, vote])
+        """A term never falls, and within a term a vote never changes."""
+        self._note([Kind.TERM, term, vote])
 
     def set_commit(self, index: int) -> None:
         """Note what is committed, after everything written before is on disk."""
         if index == self.commit_index:
             return
-        if not self.commit_index < index <= len(self._entries):
-            raise ReplicaFailed(f"commit index {index} is outside {self.commit_index}..{len(self._entries)}")
         self.sync()
-        self.commit_index = index
-        self._buffer.append([_COMMIT, index])
+        record = [Kind.COMMIT, index]
+        self.redo(record)
+        # Not worth a write of its own, a second one for each command on each replica: a follower that comes back with
+        # an older index is told the present one by the leader, and a new leader counts anew.
+        self._hint = [record]
 
-    def allow_vote(self) -> None:
-        self.may_vote = True
-        self._buffer.append([_VOTER])
+    def found(self, cluster_id: str, members: Members) -> None:
+        """Belong to a group that begins now, with these members; once, and never to another."""
+        self._note([Kind.FOUNDED, cluster_id, members.pack()])
+
+    def adopt(self, cluster_id: str, incarnation: int) -> None:
+        """Belong to a group that is there already; once, and never to another."""
+        self._note([Kind.ADOPTED, cluster_id, incarnation])
+
+    def begin_anew(self, incarnation: int, members: Members) -> None:
+        """Let the group go on from this log alone, with these members, in a higher incarnation.
+
+        They stand in an entry at the end, of a term of its own, and are in force; all that is in the log stays. For a
+        replica that does not run: whoever asks for this knows that no majority will come back.
+        """
+        self._note([Kind.RECOVERED, incarnation, members.pack()])
+
+    def compact(self, snapshot: Snapshot, keep_from: int) -> None:
+        """Let a snapshot of what is committed stand for the entries before `keep_from`; durable, with all before it.
+
+        Entries from `keep_from` on stay, as far as they are there. A crash leaves the journal as before or as after.
+        """
+        super().compact(snapshot, keep_from)
+        self._durably(self._replace)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Put the leader's snapshot in the place of the entries up to its own; durable, with all before it.
+
+        Entries after it stay only if the entry it ends with is here. It is committed, by the leader's word.
+        """
+        super().install(snapshot)
+        self._durably(self._replace)
 
     def sync(self) -> None:
-        """Return when everything said so far is on disk; raise, now and ever after, when it cannot be."""
-        if self._failure is not None:
-            raise ReplicaFailed(self._failure)
-        if not self._buffer:
-            return
-        frame = _frame(self._end, msgpack.packb(self._buffer, use_bin_type=True))
-        began_s = time.monotonic()
-        try:
-            _write(self._file, frame, self._end)
-            os.fdatasync(self._file)
-        except OSError as error:
-            self._failure = f"cannot write journal {self.path}: {error}"
-            raise ReplicaFailed(self._failure) from error
-        self.sync_times.note(time.monotonic() - began_s)
-        self._end += len(frame)
-        self._buffer.clear()
+        """Return when every change so far is on disk; raise, now and ever after, when that cannot be."""
+        if self._buffer or self._failure is not None:
+            self._durably(lambda: self._append(self._hint + self._buffer))
 
     def close(self) -> None:
-        """Close without a last sync: what nobody was told may be lost."""
-        os.close(self._file)
-        os.close(self._lock)
+        """Close without a last sync: what nobody was told may be lost.
 
-    def _load(self, cluster: str, name: str, members: tuple[str, ...]) -> None:
-        data = _read_all(self._file)
-        self.identity, begin = _header(self.path, data)
-        self._check_owner(cluster, name, members)
-        while (batch := _batch(data, begin)) is not None:
-            self._replay(batch, begin)
-            begin += _FRAME.size + len(batch)
-        if (later := _later_batch(data, begin)) is not None:
-            raise _damaged(self.path, begin, f"a whole batch follows at byte {later}")
-        self.commit_index = min(self.commit_index, max(1, len(self._entries)))
-        self._end = begin
-        if begin < len(data):
-            os.ftruncate(self._file, begin)
-            os.fsync(self._file)
+        Only a commit index that still waits is written, if the disk takes it: a replica that comes back alone then
+        knows all that it knew.
+        """
+        if self._hint and self._failure is None:
+            with contextlib.suppress(OSError):
+                self._append(self._hint)
+        self._file.close()
 
-    def _check_owner(self, cluster: str, name: str, members: tuple[str, ...]) -> None:
-        if (self.identity.cluster, self.identity.name) != (cluster, name):
-            raise ReplicaError(
-                f"journal {self.path} belongs to replica {self.identity.name!r} of cluster"
-                f" {self.identity.cluster!r}, this is {name!r} of {cluster!r}: give this replica a directory of its own"
-            )
-        if self.identity.members != members:
-            raise ReplicaError(
-                f"journal {self.path} was begun with the members {', '.join(self.identity.members)},"
-                f" now they are {', '.join(members)}: this version cannot change members, put the old names back"
-            )
+    def _note(self, record: Record) -> None:
+        """Change the log as reading it again will."""
+        self.redo(record)
+        self._buffer.append(record)
 
-    def _replay(self, batch: bytes, offset: int) -> None:
+    def _durably(self, write: Callable[[], None]) -> None:
+        if self._failure is not None:
+            raise ReplicaFailed(self._failure)
+        began_s = self._clock()
         try:
-            for record in msgpack.unpackb(batch, raw=False):
-                self._redo(record)
-        except (ValueError, TypeError, IndexError) as error:
-            raise _damaged(self.path, offset, f"a record that is none of this version's ({error})") from error
+            write()
+        except OSError as error:
+            self._failure = f"cannot write journal {self.path}: {error}"
+            self._say_last_words(error)
+            raise ReplicaFailed(self._failure) from error
+        self.sync_times.note(self._clock() - began_s)
+        self._buffer.clear()
+        self._hint.clear()
 
-    def _redo(self, record: list[Any]) -> None:
-        match record:
-            case [int(kind), bytes(command), int(index), int(term)] if kind == _ENTRY:
-                if index != len(self._entries) + 1:
-                    raise ValueError(f"entry {index} after entry {len(self._entries)}")
-                self._entries.append((command, index, term))
-            case [int(kind), int(index)] if kind == _TRUNCATE:
-                del self._entries[index - 1 :]
-            case [int(kind), int(term), str() | None as vote] if kind == _TERM:
-                self.term, self.vote = term, vote
-            case [int(kind), int(index)] if kind == _COMMIT:
-                self.commit_index = index
-            case [int(kind)] if kind == _VOTER:
-                self.may_vote = True
-            case _:
-                raise ValueError(f"kind {record[:1]}")
+    def _append(self, records: list[Record]) -> None:
+        batch = frame(records, self._end, self._seed)
+        self._file.write(batch, self._end)
+        self._file.sync()
+        self._end += len(batch)
+
+    def _replace(self) -> None:
+        old, self._file = self._file, self._write_anew()
+        old.close()
+
+    def _write_anew(self) -> File:
+        """Put a file that holds the whole log in the place of the old one, at once, and go on in it."""
+        header, seed = begin_file(self.identity, self._generation + 1)
+        data = header + frame(self.history(), len(header), seed)
+        file = self._disk.create(NEW_NAME)
+        try:
+            file.write(data, 0)
+            file.sync()
+            self._disk.rename(NEW_NAME, FILE_NAME)
+            self._disk.sync_directory()
+        except OSError:
+            file.close()
+            with contextlib.suppress(OSError):
+                self._disk.remove(NEW_NAME)  # a full disk has no room for half a file
+            raise
+        self._generation += 1
+        self._seed, self._end = seed, len(data)
+        return file
+
+    def _read(self, cluster: str, name: str) -> Header | None:
+        if not self._disk.exists(FILE_NAME):
+            return None
+        file = self._disk.open(FILE_NAME)
+        try:
+            data = file.read()
+        finally:
+            file.close()
+        try:
+            header = read_header(data)
+            self._check_owner(header.identity, cluster, name)
+            self.cut_bytes = len(data) - replay(data, header, self)
+        except UnknownFormat as error:
+            raise ReplicaError(
+                f"journal {self.path} has {error}, which this version does not read: start the version that wrote it"
+            ) from error
+        except Damage as error:
+            raise JournalDamaged(
+                f"journal {self.path} is damaged {error}; entries that were acknowledged may be lost."
+                f" While a majority of the others is up, remove the directory {self._disk.path} and start this replica"
+                " again: it joins anew, without a vote until it has caught up"
+            ) from error
+        return header
+
+    def _check_owner(self, owner: Identity, cluster: str, name: str) -> None:
+        if (owner.cluster, owner.name) != (cluster, name):
+            raise ReplicaError(
+                f"journal {self.path} belongs to replica {owner.name!r} of cluster {owner.cluster!r},"
+                f" this is {name!r} of {cluster!r}: give this replica a directory of its own"
+            )
+
+    def _say_last_words(self, error: OSError) -> None:
+        """Leave a note of what happened in the room that was kept for it, as far as the disk still takes one."""
+        words = {
+            "failure": self._failure,
+            "errno": error.errno,
+            "term": self.term,
+            "commit_index": self.commit_index,
+            "last_index": self.last_index,
+        }
+        with contextlib.suppress(OSError):
+            self._disk.remove(RESERVE_NAME)
+        with contextlib.suppress(OSError):
+            self._disk.sync_directory()  # what was removed may be free only now
+            _write_file(self._disk, FAILED_NAME, json.dumps(words).encode() + b"\n")
+            self._disk.sync_directory()
 
 
-def _damaged(path: Path, offset: int, why: str) -> JournalDamaged:
-    return JournalDamaged(
-        f"journal {path} is damaged at byte {offset}: {why}; entries that were acknowledged may be lost."
-        f" Remove the directory {path.parent} and start this node again: it joins anew and copies the log of its peers"
-    )
+def _keep_reserve(disk: Disk) -> None:
+    """Have the reserve, whole, and no note of a failure that is over; durable with the journal's name after it."""
+    if not disk.exists(RESERVE_NAME) or _read_file(disk, RESERVE_NAME) != _RESERVE:
+        _write_file(disk, RESERVE_NAME, _RESERVE)
+    if disk.exists(FAILED_NAME):
+        disk.remove(FAILED_NAME)
 
 
-def _lock(directory: Path) -> int:
-    """Hold the directory against a second process, until the descriptor is closed."""
+def _read_file(disk: Disk, name: str) -> bytes:
+    file = disk.open(name)
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ReplicaError(f"cannot use raft directory {directory}: {error}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise ReplicaError(
-            f"raft directory {directory} is in use by another process: stop it, or use another directory"
-        ) from error
-    return descriptor
-
-
-def _create(path: Path, identity: Identity) -> None:
-    """Make an empty journal that appears complete or not at all."""
-    body = msgpack.packb([FORMAT, identity.cluster, identity.name, identity.members, identity.replica_id])
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        _write(descriptor, _MAGIC + struct.pack("<II", len(body), zlib.crc32(body)) + body, 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.rename(path)
-    _sync_directory(path.parent)
-    _sync_directory(path.parent.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _header(path: Path, data: bytes) -> tuple[Identity, int]:
-    """Who the file belongs to, and where its first batch begins."""
-    begin = len(_MAGIC) + 8
-    if data[: len(_MAGIC)] != _MAGIC or len(data) < begin:
-        raise _damaged(path, 0, "it does not begin like a journal")
-    length, checksum = struct.unpack("<II", data[len(_MAGIC) : begin])
-    body = data[begin : begin + length]
-    if len(body) != length or zlib.crc32(body) != checksum:
-        raise _damaged(path, len(_MAGIC), "the header fails its checksum")
-    match msgpack.unpackb(body):
-        case [int(version), str(cluster), str(name), list(members), str(replica_id)] if version == FORMAT:
-            return Identity(cluster, name, tuple(members), replica_id), begin + length
-        case other:
-            raise ReplicaError(f"journal {path} has a format this version does not read: {other!r}")
-
-
-def _frame(offset: int, body: bytes) -> bytes:
-    checksum = zlib.crc32(body, zlib.crc32(_CHECKED.pack(offset, len(body))))
-    return _FRAME.pack(_BATCH_MAGIC, offset, len(body), checksum) + body
-
-
-def _batch(data: bytes, begin: int) -> bytes | None:
-    """The body of the whole and unharmed batch at this offset, if there is one."""
-    if len(data) < begin + _FRAME.size:
-        return None
-    magic, offset, length, checksum = _FRAME.unpack_from(data, begin)
-    body = data[begin + _FRAME.size : begin + _FRAME.size + length]
-    if magic != _BATCH_MAGIC or offset != begin or len(body) != length:
-        return None
-    return body if zlib.crc32(body, zlib.crc32(_CHECKED.pack(offset, length))) == checksum else None
-
-
-def _later_batch(data: bytes, begin: int) -> int | None:
-    """Where another whole batch begins: it was written after this place had been synced."""
-    place = data.find(_BATCH_MAGIC, begin + 1)
-    while place != -1:
-        if _batch(data, place) is not None:
-            return place
-        place = data.find(_BATCH_MAGIC, place + 1)
-    return None
-
-
-def _write(descriptor: int, data: bytes, offset: int) -> None:
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        offset += written
-        data = data[written:]
-
-
-def _read_all(descriptor: int) -> bytes:
-    with os.fdopen(os.dup(descriptor), "rb") as file:
         return file.read()
+    finally:
+        file.close()
+
+
+def _write_file(disk: Disk, name: str, data: bytes) -> None:
+    file = disk.create(name)
+    try:
+        file.write(data, 0)
+        file.sync()
+    finally:
+        file.close()

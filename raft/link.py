@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import random
-import select
 import socket
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from raft import address, codec
-from raft.codec import CodecError, FrameReader, Message
+from raft.api import ReplicaError
+from raft.codec import CodecError, Message, OtherProtocol
+from raft.connection import Connection
+from raft.introductions import Introducer, Kind
+from raft.refusals import Refusals, RefusedError
+from raft.tls import Contexts
 
 CONNECT_LIMIT_S = 1.0
-HANDSHAKE_LIMIT_S = 2.0
-PING_S = 1.0
-SILENCE_S = 3.0
-"""A connection that says nothing for this long is given up by its reader."""
-BACKLOG_LIMIT_BYTES = 2 * codec.FRAME_LIMIT_BYTES
 _RETRY_S = (0.2, 0.5)
-_PING = codec.encode({"type": "ping"})
-
-
-class RefusedError(Exception):
-    """The peer will not talk to us, or is not who it should be; the message is for people."""
+_ANSWERS = frozenset({"welcome", "refuse"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,47 +29,44 @@ class LinkEvents:
     """With the peer's welcome."""
     on_down: Callable[[], None]
     on_message: Callable[[Message], None]
-    on_refused: Callable[[str], None]
-    """Each time, with the reason."""
 
 
 class Link:
     """Keeps a connection to a peer up, from `start()` to `close()`.
 
-    `send` never blocks: what the socket does not take waits in a bounded backlog. There is no promise
-    that what was sent arrives; what does arrive is in order, and whole.
+    All but its thread may be used from any thread, and waits for nothing.
     """
 
     def __init__(
         self,
         peer: str,
         place: str,
+        kind: Kind,
         *,
-        hello: Callable[[], Message],
-        check: Callable[[Message], None],
+        introducer: Introducer,
+        contexts: Contexts | None,
+        refusals: Refusals,
         receives: frozenset[str],
         events: LinkEvents,
     ) -> None:
         self.peer = peer
         self.place = place
-        self._hello = hello
-        self._check = check
+        self._kind = kind
+        self._introducer = introducer
+        self._contexts = contexts
+        self._refusals = refusals
         self._receives = receives
         self._events = events
-        self._mutex = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._backlog: deque[memoryview] = deque()
-        self._backlog_bytes = 0
-        self._sent_s = 0.0
-        self._problem: str | None = f"{peer} at {place}: not connected yet"
+        self._opening: Connection | None = None
+        self._connection: Connection | None = None
+        self._problem: str | None = f"peer {peer} at {place}: not connected yet"
         self._refusal: str | None = None
         self._closed = threading.Event()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name=f"raft link {peer}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"raft {kind} to {peer}", daemon=True)
 
     @property
     def connected(self) -> bool:
-        return self._socket is not None
+        return self._connection is not None
 
     @property
     def problem(self) -> str | None:
@@ -93,141 +82,73 @@ class Link:
         self._thread.start()
 
     def send(self, frame: bytes) -> bool:
-        """Send, or queue, a frame; False when there is no connection to send it on."""
-        with self._mutex:
-            if self._socket is None:
-                return False
-            self._sent_s = time.monotonic()
-            rest = memoryview(frame)
-            if not self._backlog:
-                try:
-                    rest = rest[self._socket.send(rest) :]
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    self._give_up()
-                    return False
-            return not rest or self._queue(rest)
+        """Send, or queue, a frame; False when there is no connection to send it on. Never waits."""
+        connection = self._connection
+        return connection is not None and connection.send(frame)
+
+    def move(self, place: str) -> None:
+        """The peer is at another address from now on."""
+        if place != self.place:
+            self.place = place
+            self._end()
 
     def close(self) -> None:
         """End the thread; it may be in a name lookup, so it is not waited for."""
         self._closed.set()
-        with self._mutex:
-            self._give_up()
+        self._end()
 
-    def _queue(self, rest: memoryview) -> bool:
-        if self._backlog_bytes + len(rest) > BACKLOG_LIMIT_BYTES:
-            self._give_up()
-            return False
-        self._backlog.append(rest)
-        self._backlog_bytes += len(rest)
-        os.eventfd_write(self._wake, 1)
-        return True
-
-    def _give_up(self) -> None:
-        """Let the link's thread find the connection dead; the caller holds the mutex."""
-        if self._socket is not None:
-            _shut(self._socket)
+    def _end(self) -> None:
+        if (opening := self._opening) is not None:
+            opening.end()
 
     def _run(self) -> None:
         while not self._closed.is_set():
+            place = self.place
             try:
-                with self._connect() as connection:
-                    self._converse(connection)
+                self._connect(place)
             except RefusedError as error:
-                self._problem = self._refusal = str(error)
-                self._events.on_refused(str(error))
-            except (OSError, CodecError) as error:
-                self._problem = f"{self.peer} at {self.place}: {address.reason(error)}"
-                self._refusal = None
+                self._note(place, error)
+            except OtherProtocol as error:
+                self._note(place, RefusedError("protocol", str(error)))
+            except CodecError as error:
+                self._note(place, RefusedError("junk", f"sent what has no place here: {error}"))
+            except (OSError, ReplicaError) as error:
+                self._problem, self._refusal = f"peer {self.peer} at {place}: {address.reason(error)}", None
+            except Exception as error:  # noqa: BLE001  the thread must go on: without it the peer is lost for good
+                self._note(place, RefusedError("defect", f"was met with a defect: {type(error).__name__}: {error}"))
             self._closed.wait(random.uniform(*_RETRY_S))  # noqa: S311  spreads load, keeps no secret
-        os.close(self._wake)
 
-    def _connect(self) -> socket.socket:
-        connection = socket.create_connection(address.parse(self.place), timeout=CONNECT_LIMIT_S)
-        address.tune(connection, SILENCE_S)
-        return connection
+    def _note(self, place: str, error: RefusedError) -> None:
+        told = RefusedError(error.reason, f"peer {self.peer} at {place} {error}", self.peer)
+        self._problem = self._refusal = str(told)
+        self._refusals.note(told, place)
 
-    def _converse(self, connection: socket.socket) -> None:
-        connection.settimeout(HANDSHAKE_LIMIT_S)
-        connection.sendall(codec.encode(self._hello()))
-        reader = FrameReader()
-        welcome, *early = _first_messages(connection, reader, self._receives)
-        if welcome["type"] == "refuse":
-            raise RefusedError(_refusal(self.peer, self.place, welcome, self._hello()["cluster"]))
-        self._check(welcome)
-        connection.setblocking(False)
-        with self._mutex:
-            self._socket = connection
-            self._problem = self._refusal = None
+    def _connect(self, place: str) -> None:
+        connection = Connection(socket.create_connection(address.parse(place), timeout=CONNECT_LIMIT_S))
+        try:
+            self._opening = connection
+            if self._closed.is_set() or place != self.place:
+                return
+            self._converse(connection)
+        finally:
+            self._opening = None
+            connection.close()
+
+    def _converse(self, connection: Connection) -> None:
+        if self._contexts is not None:
+            shown = connection.secure(self._contexts.client(), server=False)
+            self._introducer.check_server(self.peer, shown)
+        connection.say(self._introducer.hello(self.peer, self._kind))
+        welcome = codec.decode(connection.hear(), _ANSWERS)
+        self._introducer.check_answer(self.peer, welcome)
+        if not connection.begin():
+            return
+        self._connection = connection
+        self._problem = self._refusal = None
         self._events.on_up(welcome)
         try:
-            for message in early:
-                self._events.on_message(message)
-            self._serve(connection, reader)
+            connection.run(lambda body: self._events.on_message(codec.decode(body, self._receives)), pings=True)
         finally:
-            with self._mutex:
-                self._socket = None
-                self._problem = f"{self.peer} at {self.place}: connection lost"
-                self._backlog.clear()
-                self._backlog_bytes = 0
+            self._connection = None
+            self._problem = f"peer {self.peer} at {self.place}: connection lost"
             self._events.on_down()
-
-    def _serve(self, connection: socket.socket, reader: FrameReader) -> None:
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        while not self._closed.is_set():
-            poll.register(connection, select.POLLIN | (select.POLLOUT if self._backlog else 0))
-            for descriptor, event in poll.poll(PING_S * 1000):
-                if descriptor == self._wake:
-                    os.eventfd_read(self._wake)
-                    continue
-                if event & select.POLLOUT:
-                    self._drain(connection)
-                if event & ~select.POLLOUT:
-                    self._read(connection, reader)
-            if time.monotonic() - self._sent_s > PING_S * 0.9:
-                self.send(_PING)
-
-    def _drain(self, connection: socket.socket) -> None:
-        with self._mutex:
-            while self._backlog:
-                try:
-                    sent = connection.send(self._backlog[0])
-                except BlockingIOError:
-                    return
-                self._backlog_bytes -= sent
-                if sent < len(self._backlog[0]):
-                    self._backlog[0] = self._backlog[0][sent:]
-                else:
-                    self._backlog.popleft()
-
-    def _read(self, connection: socket.socket, reader: FrameReader) -> None:
-        data = connection.recv(65536)
-        if not data:
-            raise ConnectionResetError("the peer closed the connection")
-        for body in reader.feed(data):
-            self._events.on_message(codec.decode(body, self._receives))
-
-
-def _first_messages(connection: socket.socket, reader: FrameReader, receives: frozenset[str]) -> list[Message]:
-    while True:
-        data = connection.recv(65536)
-        if not data:
-            raise ConnectionResetError("the peer closed the connection during the handshake")
-        if bodies := reader.feed(data):
-            first = codec.decode(bodies[0], frozenset({"welcome", "refuse"}))
-            return [first, *(codec.decode(body, receives) for body in bodies[1:])]
-
-
-def _refusal(peer: str, place: str, refuse: Message, cluster: str) -> str:
-    if refuse["cluster"] != cluster:
-        return f"peer {peer} at {place} belongs to cluster {refuse['cluster']!r}, ours is {cluster!r}"
-    return f"peer {peer} at {place} refused us: {refuse['reason']}"
-
-
-def _shut(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # it is dead already, which is what was wanted

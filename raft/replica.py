@@ -1,25 +1,26 @@
-"""The replica: one owner thread around the consensus, a mailbox into it, a published view out of it."""
+"""The replica: one owner thread around an engine, a mailbox into it, a published view out of it."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import random
 import secrets
+import select
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 from raft import address
 from raft.api import (
     COMMAND_LIMIT_BYTES,
     Event,
     Failed,
-    LeaderChanged,
     Machine,
+    MembersChanged,
     Outcome,
     PeerRefused,
     Refused,
@@ -27,24 +28,28 @@ from raft.api import (
     ReplicaError,
     ReplicaStatus,
     Role,
-    StateApplied,
+    Settings,
     Unknown,
     View,
 )
-from raft.applier import ID_LIMIT, Applier, Submission
+from raft.applier import ID_LIMIT
+from raft.certificates import Subject
+from raft.clock import boottime_s
+from raft.codec import Message as WireMessage
 from raft.compat import CANDIDATE, LEADER
-from raft.core import Core, Facts, boottime_s
+from raft.core import Facts
+from raft.disk import OsDisk
+from raft.engine import Engine, Key
 from raft.journal import Journal
+from raft.members import Members
+from raft.messages import Message, from_wire, to_wire
 from raft.requests import Handlers, Requests
 from raft.transport import Transport, TransportEvents
 from raft.waiting import Waiting
 
 S = TypeVar("S")
 
-_Key: TypeAlias = tuple[str, bool]
-"""Id of a submission, and whether it is a command (or a barrier)."""
-
-_STEP_S = 0.1
+_LONGEST_STEP_S = 1.0
 _MAILBOX_LIMIT = 4096
 
 
@@ -53,6 +58,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ready = select.poll()
+        self._ready.register(self.descriptor, select.POLLIN)
         self._actions: deque[Callable[[], None]] = deque()
         self._mutex = threading.Lock()
         self._closed = False
@@ -66,9 +73,10 @@ class Mailbox:
             os.eventfd_write(self.descriptor, 1)
         return True
 
-    def work(self) -> None:
-        """Do what has been posted until now."""
-        os.eventfd_read(self.descriptor)
+    def wait(self, limit_s: float) -> None:
+        """Wait until something has been posted, and do all that has been."""
+        if self._ready.poll(limit_s * 1000):
+            os.eventfd_read(self.descriptor)
         for _ in range(len(self._actions)):
             self._actions.popleft()()
 
@@ -95,46 +103,49 @@ class Replica(Generic[S]):
     ) -> None:
         _check(config)
         self._config = config
+        self._machine = machine
         self._on_event = on_event
-        self._applier = Applier(machine)
         self._handlers = Handlers(on_request, config.name)
-        self._waiting: Waiting[_Key, Outcome] = Waiting("raft deadlines")
-        self._view: View[S] = View(self._applier.state, 0, 0, None, False, None, None)
-        self._facts = Facts(0, 0, None, 1, 1, None, {})
-        self._answers: list[tuple[_Key, Outcome]] = []
+        self._waiting: Waiting[Key, Outcome] = Waiting("raft deadlines")
+        self._view: View[S] = View(machine.initial(), 0, 0, None, False, None, None)
         self._failure: str | None = None
         self._stopping = False
         self._numbers = itertools.count()
         self._session = secrets.token_hex(8)
+        self._late_s = 0.0
+        self._disk: OsDisk
         self._journal: Journal
         self._transport: Transport
-        self._requests: Requests
-        self._core: Core
+        self._requests = Requests(config.name, self._handlers)
+        self._engine: Engine[S]
         self._mailbox: Mailbox
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Open journal and port and begin; ReplicaError when one of them cannot be had."""
         config = self._config
-        self._journal = Journal(config.directory, config.cluster, config.name, config.members)
+        self._disk = OsDisk(config.directory)
+        try:
+            self._journal = Journal(self._disk, config.cluster, config.name, draw_id=lambda: secrets.token_hex(8))
+        except ReplicaError:
+            self._disk.close()
+            raise
         self._mailbox = Mailbox()
         try:
+            self._engine = self._make_engine()
             self._transport = self._make_transport()
             self._transport.listen()
         except ReplicaError:
             self._mailbox.close()
             self._journal.close()
+            self._disk.close()
             raise
-        self._requests = Requests(self._transport, config.members, config.name, self._handlers)
-        self._core = Core(
-            config, self._journal, self._transport.send, apply=self._apply, on_applied=self._publish_applied
-        )
-        self._core.wake_on(self._mailbox.descriptor, self._mailbox.work)
+        self._view = self._engine.view
         self._waiting.start()
         self._thread = threading.Thread(target=self._run, name="raft", daemon=True)
         self._thread.start()
         self._transport.start()
-        self._requests.start()
+        self._requests.start(self._transport)
 
     def stop(self, limit_s: float = 3.0) -> None:
         """End all threads; what is still open is answered as unknown. Waits at most `limit_s`."""
@@ -151,68 +162,123 @@ class Replica(Generic[S]):
     def propose(self, command: bytes, command_id: str, timeout_s: float) -> Future[Outcome]:
         """Put a command into the log; the future completes by then.
 
-        The same id is applied once, however often it is proposed (as long as it is among the last
-        4096 in the log): a repeat answers what the first one got.
+        One call never applies it twice. The same id is applied once, however often it is proposed, as long as the
+        first is among the last 4096 entries of the log: a repeat answers what the first one got.
         """
         if len(command) > COMMAND_LIMIT_BYTES:
             return _done(Refused(f"command of {len(command)} bytes is over {COMMAND_LIMIT_BYTES}", None))
         if not 0 < len(command_id) <= ID_LIMIT:
             return _done(Refused(f"command id of {len(command_id)} characters is not 1 to {ID_LIMIT}", None))
-        return self._submit(Submission(command_id, command), timeout_s)
+        key: Key = ("command", command_id)
+        return self._submit(key, lambda: self._engine.propose(command, command_id), timeout_s)
 
     def barrier(self, timeout_s: float) -> Future[Outcome]:
-        """Applied: `view()` from now on holds everything that was acknowledged before this call."""
-        return self._submit(Submission(f"{self._session}-{next(self._numbers)}", None), timeout_s)
+        """Applied: `view()` from now on holds everything that was acknowledged before this call.
+
+        A round of messages to a majority, sent at once; nothing is written to any disk.
+        """
+        name = self._name()
+        return self._submit(("barrier", name), lambda: self._engine.barrier(name), timeout_s)
+
+    def change_members(self, members: Members, timeout_s: float) -> Future[Outcome]:
+        """As raft leader, put other members in force, one voter at a time. Refused when this replica does not lead."""
+        name = self._name()
+        return self._submit(("change", name), lambda: self._engine.change_members(name, members), timeout_s)
+
+    def transfer(self, to: str, timeout_s: float) -> Future[Outcome]:
+        """As raft leader, hand the leadership over to another voter. Applied: this replica does not lead any more."""
+        name = self._name()
+        return self._submit(("transfer", name), lambda: self._engine.transfer(name, to), timeout_s)
 
     def request(self, peer: str, payload: bytes, timeout_s: float) -> Future[bytes]:
         """Ask a peer's `on_request`; PeerUnreachable, RequestTimeout or ReplicaError in the future otherwise."""
         return self._requests.ask(peer, payload, timeout_s)
 
     def status(self) -> ReplicaStatus:
-        facts, journal = self._facts, self._journal
+        facts, journal = self._engine.facts, self._journal
         return ReplicaStatus(
             name=self._config.name,
             cluster=self._config.cluster,
+            cluster_id=journal.cluster_id,
+            incarnation=journal.incarnation,
             role=_role(facts, self._failure),
             term=facts.term,
             leader=facts.leader,
             commit_index=facts.commit_index,
             applied_index=facts.applied_index,
-            log_entries=len(journal),
+            first_index=journal.first_index,
+            last_index=facts.last_index,
             log_bytes=journal.size_bytes,
             replica_id=journal.identity.replica_id,
-            may_vote=journal.may_vote,
+            members=facts.members,
+            votes=facts.votes,
             fsync_count=journal.sync_times.count,
             fsync_last_s=journal.sync_times.last_s,
             fsync_longest_s=journal.sync_times.longest_s,
+            tick_late_s=self._late_s,
             failure=self._failure,
             peers=self._transport.status(facts.match_index),
+            refusals=self._transport.refusals(),
+            certificate=self._transport.certificate(),
+        )
+
+    def _make_engine(self) -> Engine[S]:
+        config = self._config
+        settings = Settings(
+            config.name,
+            config.members,
+            election_min_s=config.election_min_s,
+            election_max_s=config.election_max_s,
+            heartbeat_s=config.heartbeat_s,
+        )
+        return Engine(
+            settings,
+            self._machine,
+            self._journal,
+            clock=boottime_s,
+            draw=random.SystemRandom(),
+            send=self._send,
+            on_outcome=self._answer,
+            on_event=self._tell,
         )
 
     def _make_transport(self) -> Transport:
-        def post(action: Callable[[], None], *, droppable: bool = False) -> None:
-            self._mailbox.post(action, droppable=droppable)
+        def post(action: Callable[[], None]) -> None:
+            self._mailbox.post(action)
 
         events = TransportEvents(
-            on_connected=lambda peer: post(lambda: self._core.connected(peer)),
-            on_disconnected=lambda peer: post(lambda: self._core.disconnected(peer)),
-            on_message=lambda peer, message: post(lambda: self._core.deliver(peer, message), droppable=True),
-            on_fresh=lambda peer, fresh: post(lambda: self._core.heard_fresh(peer, fresh)),
+            on_introduced=lambda peer, said: post(lambda: self._engine.introduced(peer, said)),
+            on_connected=lambda peer: post(lambda: self._engine.connected(peer)),
+            on_disconnected=lambda peer: post(lambda: self._engine.disconnected(peer)),
+            on_message=self._on_message,
+            on_request=self._handlers.handle,
+            on_answer=self._requests.answered,
+            on_unanswered=self._requests.unanswered,
             on_refused=lambda peer, reason: post(lambda: self._on_event(PeerRefused(peer, reason))),
         )
         return Transport(
-            self._journal.identity,
+            Subject(self._config.cluster, self._config.name),
             self._config.members,
             self._config.listen,
-            fresh=lambda: self._journal.fresh,
+            self._config.tls,
+            introduction=self._engine.introduction,
             events=events,
-            on_request=self._handlers.handle,
         )
 
-    def _submit(self, submission: Submission, timeout_s: float) -> Future[Outcome]:
-        key = (submission.id, submission.command is not None)
+    def _on_message(self, peer: str, message: WireMessage, done: Callable[[], None]) -> None:
+        def deliver() -> None:
+            done()
+            self._engine.deliver(peer, from_wire(message))
+
+        if not self._mailbox.post(deliver, droppable=True):
+            done()
+
+    def _name(self) -> str:
+        return f"{self._session}-{next(self._numbers)}"
+
+    def _submit(self, key: Key, ask: Callable[[], None], timeout_s: float) -> Future[Outcome]:
         future = self._waiting.add(key, timeout_s, _late)
-        if self._thread is None or not self._mailbox.post(lambda: self._begin(key, submission), droppable=True):
+        if self._thread is None or not self._mailbox.post(lambda: self._begin(key, ask), droppable=True):
             refusal = Refused(self._failure or "the replica is not running, or overloaded", None)
             self._waiting.complete(key, lambda waiting: waiting.set_result(refusal))
         return future
@@ -221,55 +287,41 @@ class Replica(Generic[S]):
 
     def _run(self) -> None:
         try:
+            wait_s = 0.0
             while not self._stopping:
-                self._core.step(_STEP_S)
-                self._publish()
+                due_s = boottime_s() + wait_s
+                self._mailbox.wait(min(wait_s, _LONGEST_STEP_S))
+                self._late_s = max(0.0, boottime_s() - due_s)
+                wait_s = self._engine.step()
+                self._view = self._engine.view
             self._journal.sync()
         except Exception as error:  # noqa: BLE001  the thread's end: whatever it was, nothing may follow it
             self._fail(f"{type(error).__name__}: {error}")
         finally:
             self._mailbox.close()
-            self._core.close()
             self._journal.close()
+            self._disk.close()
 
-    def _begin(self, key: _Key, submission: Submission) -> None:
-        """Send what somebody still waits for: an order that was given up must not come late."""
+    def _send(self, peer: str, message: Message) -> bool:
+        return self._transport.send(peer, to_wire(message))
+
+    def _begin(self, key: Key, ask: Callable[[], None]) -> None:
+        """Ask what somebody still waits for: an order that was given up must not come late."""
         if self._waiting.begin(key):
-            self._core.submit(submission.pack(), partial(self._complete, key))
+            ask()
 
-    def _complete(self, key: _Key, outcome: Outcome) -> None:
+    def _answer(self, key: Key, outcome: Outcome) -> None:
+        """First the view, then the answer: who is told `Applied` finds it in the view."""
+        self._view = self._engine.view
         self._waiting.complete(key, lambda future: future.set_result(outcome))
 
-    def _apply(self, index: int, envelope: bytes) -> None:
-        applied = self._applier.apply(index, envelope)
-        if applied is not None:
-            submission, outcome = applied
-            self._answers.append(((submission.id, submission.command is not None), outcome))
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, MembersChanged):
+            # members' places are the transport's business as well
+            self._on_members(event.members)
+        self._on_event(event)
 
-    def _publish_applied(self) -> None:
-        """First the view, then the answers: who is told `Applied` finds it in the view."""
-        self._publish()
-        answers, self._answers = self._answers, []
-        for key, outcome in answers:
-            self._complete(key, outcome)
-        self._on_event(StateApplied(self._facts.applied_index))
-
-    def _publish(self) -> None:
-        facts, old = self._core.facts(), self._view
-        leading = facts.state == LEADER
-        since_s = old.leading_since_s if leading and facts.term == old.term else None
-        self._facts = facts
-        self._view = View(
-            state=self._applier.state,
-            index=facts.applied_index,
-            term=facts.term,
-            leader=facts.leader,
-            is_leader=leading,
-            leading_since_s=(since_s or boottime_s()) if leading else None,
-            contact_s=facts.contact_s,
-        )
-        if (facts.leader, facts.term) != (old.leader, old.term):
-            self._on_event(LeaderChanged(facts.leader, facts.term))
+    def _on_members(self, members: Members) -> None: ...
 
     def _fail(self, reason: str) -> None:
         """Fail-stop: say nothing more to anybody, and tell the owner."""

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from appliance.cluster.commands import Command
-from appliance.cluster.state import FORMAT
+from appliance.cluster.state import FORMAT, ClusterState
 
 COMMANDS: Mapping[str, type] = {c.__name__: c for c in get_args(Command)}
 LIMIT_BYTES = 1 << 20
@@ -150,3 +150,19 @@ def decode_command(raw: bytes) -> Command | Malformed:
     except (_DecodeError, RecursionError) as error:
         return Malformed(str(error) or "nested too deeply")
     return command
+
+
+def encode_state(state: ClusterState) -> bytes:
+    document = {"format": FORMAT, "state": to_json(state)}
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+
+def decode_state(raw: bytes) -> ClusterState:
+    """ValueError when it is no state, or one of a newer format."""
+    document = json.loads(raw)
+    if not isinstance(document, dict) or type(document.get("format")) is not int:
+        raise ValueError("not a state of a cluster")
+    if document["format"] > FORMAT:
+        raise ValueError(f"format {document['format']} is newer than {FORMAT}, upgrade this node")
+    state: ClusterState = from_json(ClusterState, document.get("state"))
+    return state

@@ -26,6 +26,7 @@ CATALOGUE = frozenset(
         "proposal.unknown",
         "raft.failed",
         "raft.leader_changed",
+        "raft.members_changed",
     }
 )
 

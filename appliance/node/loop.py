@@ -285,7 +285,7 @@ class ControlLoop:
                 leader=view.leader,
                 term=view.term,
                 index=view.index,
-                log_entries=status.log_entries,
+                log_entries=status.last_index - status.first_index + 1,
                 log_bytes=status.log_bytes,
                 peers={p.name: p.connected for p in peers},
                 refusals={p.name: p.refusal for p in peers if p.refusal},

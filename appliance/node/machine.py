@@ -1,7 +1,7 @@
 """The agreed state as `raft/` sees it: bytes in, verdicts out."""
 
 from appliance.cluster.apply import apply
-from appliance.cluster.codec import Malformed, decode_command
+from appliance.cluster.codec import Malformed, decode_command, decode_state, encode_state
 from appliance.cluster.state import ClusterState
 from raft import Verdict
 
@@ -18,3 +18,9 @@ class ClusterMachine:
             return state, Verdict(refused=f"command.malformed: {decoded.reason}")
         applied = apply(state, decoded)
         return applied.state, Verdict(refused=applied.refused)
+
+    def dump(self, state: ClusterState) -> bytes:
+        return encode_state(state)
+
+    def load(self, dumped: bytes) -> ClusterState:
+        return decode_state(dumped)

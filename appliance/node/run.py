@@ -43,6 +43,7 @@ from raft import (
     Failed,
     LeaderChanged,
     ListenError,
+    MembersChanged,
     PeerRefused,
     Replica,
     ReplicaConfig,
@@ -253,7 +254,7 @@ class _Node:
         """Called on the raft thread: only notes and wakes, because a log that blocks would hold consensus up."""
         match event:
             case StateApplied():
-                # Barriers are applied too, twice a second; only a new state is worth a look.
+                # refused commands and new leaders' first entries are applied too; only a new state is worth a look
                 state = self._replica.view().state
                 if state is not self._state:
                     self._state = state
@@ -262,7 +263,7 @@ class _Node:
                 self._failure = f"raft: {reason}"
                 self._heard.append(event)
                 self._alarm.ring()
-            case LeaderChanged() | PeerRefused():
+            case LeaderChanged() | PeerRefused() | MembersChanged():
                 self._heard.append(event)
                 self._alarm.ring()
 
@@ -273,6 +274,9 @@ class _Node:
                     self._events.emit("raft.leader_changed", leader=leader, term=term)
                 case PeerRefused(peer, reason):
                     self._events.emit("peer.refused", "warning", peer=peer, reason=reason)
+                case MembersChanged(members):
+                    voters, learners = sorted(members.voters), sorted(members.learners)
+                    self._events.emit("raft.members_changed", voters=voters, learners=learners)
                 case Failed(reason):
                     self._events.emit("raft.failed", "error", reason=reason)
                 case StateApplied():

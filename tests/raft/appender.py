@@ -1,5 +1,7 @@
 """The smallest machine that shows what was applied, in which order, and what was not."""
 
+import msgpack
+
 from raft import Verdict
 
 
@@ -15,3 +17,9 @@ class Appender:
         if command == b"no":
             return state, Verdict("said no")
         return (*state, command), Verdict()
+
+    def dump(self, state):
+        return msgpack.packb(state)
+
+    def load(self, dumped):
+        return tuple(msgpack.unpackb(dumped))

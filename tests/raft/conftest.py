@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from raft import Refused, Replica, ReplicaConfig, Unknown
+from tests.harness.certificates import Certificates
 from tests.raft.appender import Appender
 
 
@@ -31,8 +32,11 @@ def eventually(claim, limit_s=10):
 
 
 class Cluster:
-    def __init__(self, directory, names=("n1", "n2", "n3")):
+    """`certificates` None: in the clear."""
+
+    def __init__(self, directory, names=("n1", "n2", "n3"), certificates=None):
         self.directory = directory
+        self.certificates = certificates
         self.members = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
         self.running = {}
         self.events = {name: [] for name in names}
@@ -47,6 +51,7 @@ class Cluster:
             "election_min_s": 0.3,
             "election_max_s": 0.6,
             "heartbeat_s": 0.05,
+            "tls": self.certificates and self.certificates.member(name),
         }
         return ReplicaConfig(**(settings | other))
 
@@ -109,9 +114,15 @@ class Cluster:
         return [replica.view().state for replica in self.running.values()]
 
 
+@pytest.fixture(params=["tls", "clear"])
+def certificates(request, tmp_path):
+    """Whoever uses it runs with TLS and without."""
+    return Certificates(tmp_path / "certificates") if request.param == "tls" else None
+
+
 @pytest.fixture
-def cluster(tmp_path):
-    cluster = Cluster(tmp_path)
+def cluster(tmp_path, certificates):
+    cluster = Cluster(tmp_path, certificates=certificates)
     yield cluster
     cluster.stop()
 

@@ -4,7 +4,10 @@ import json
 import sys
 from pathlib import Path
 
+import msgpack
+
 from raft import Replica, ReplicaConfig, Verdict
+from raft.tls import Tls
 
 
 class Appender:
@@ -14,11 +17,18 @@ class Appender:
     def apply(self, state, command):
         return (*state, command.decode()), Verdict()
 
+    def dump(self, state):
+        return msgpack.packb(state)
 
-def main(name, directory, members):
+    def load(self, dumped):
+        return tuple(msgpack.unpackb(dumped))
+
+
+def main(name, directory, members, *certificate):
     members = json.loads(members)
+    tls = Tls(*map(Path, certificate)) if certificate else None
     replica = Replica(
-        ReplicaConfig("c", name, Path(directory), members[name], members),
+        ReplicaConfig("c", name, Path(directory), members[name], members, tls=tls),
         Appender(),
         on_event=lambda _: None,
         on_request=lambda _, payload: payload,

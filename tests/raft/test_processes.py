@@ -17,8 +17,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Processes:
-    def __init__(self, directory, members):
+    def __init__(self, directory, members, certificates):
         self.directory = directory
+        self.certificates = certificates
         self.members = members
         self.processes = {}
         self.mutexes = {name: threading.Lock() for name in members}
@@ -32,12 +33,19 @@ class Processes:
                     name,
                     str(self.directory / name),
                     json.dumps(self.members),
+                    *self.certificate(name),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             )
+
+    def certificate(self, name):
+        if self.certificates is None:
+            return []
+        tls = self.certificates.member(name)
+        return [str(path) for path in (tls.ca, tls.cert, tls.key)]
 
     def ask(self, name, line):
         """The process's answer; None when it has none any more."""
@@ -120,7 +128,7 @@ class Writers:
 
 @pytest.fixture
 def processes(cluster, tmp_path):
-    processes = Processes(tmp_path, cluster.members)
+    processes = Processes(tmp_path, cluster.members, cluster.certificates)
     processes.start()
     yield processes
     processes.close()

@@ -6,6 +6,7 @@ from .poller import Poller
 from .transport import Transport
 
 createJournal: Callable[[object], object]
+monotonicTime: Callable[[], float]
 
 class SyncObj:
     _poller: Poller
@@ -18,4 +19,4 @@ class SyncObj:
         transport: Transport,
     ) -> None: ...
     def doTick(self, timeToWait: float) -> None: ...
-    def _applyCommand(self, command: bytes, callback: Callable[[object, int], None]) -> None: ...
+    def _checkCommandsToApply(self) -> None: ...

@@ -43,7 +43,7 @@ class Consensus:
         return View(self.state, self.index, self.term, self.leader, self.leads, leading, 0.0)
 
     def status(self):
-        return SimpleNamespace(role="follower", log_entries=0, log_bytes=0, peers=())
+        return SimpleNamespace(role="follower", first_index=2, last_index=1, log_bytes=0, peers=())
 
     def barrier(self, limit_s):
         """What the cluster has agreed on meanwhile is known when it returns."""

@@ -1,0 +1,295 @@
+"""TLS between members: the name in a certificate of the cluster's own authority says who speaks.
+
+TLS 1.3 only, and nothing is resumed: every connection proves anew who is at its ends. Host names play no part, members
+may move.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from cryptography import x509
+from cryptography.x509 import Certificate
+
+from raft import certificates
+from raft.api import ReplicaError
+from raft.certificates import CertificateError, Subject
+
+T = TypeVar("T")
+
+_Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+
+_RECORD_BYTES = 16 * 1024
+_LOOK_S = 60.0
+_EXPIRED, _NOT_YET_VALID = 10, 9
+_NO_ISSUER = frozenset({18, 19, 20, 21})
+"""OpenSSL's numbers for what is wrong with a certificate."""
+
+_NO_TLS = frozenset({"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNSUPPORTED_PROTOCOL", "WRONG_VERSION_NUMBER"})
+_ALERTS = {
+    "CERTIFICATE_EXPIRED": "says that our certificate has expired",
+    "UNKNOWN_CA": "does not trust the authority of our certificate",
+    "BAD_CERTIFICATE": "does not accept our certificate; is it valid already, by the clock there?",
+    "UNSUPPORTED_CERTIFICATE": "does not accept our certificate for this use",
+}
+
+
+class TlsError(ReplicaError):
+    """The files do not make a certificate that can be used; the message names the file and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Where a member's certificate lies, its key, and the certificates of the authorities it trusts."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    def subject(self) -> Subject:
+        """Whom the certificate is for; TlsError when it cannot be read."""
+        return self._certificate(certificates.subject_of)
+
+    def expires_at(self) -> datetime:
+        return self._certificate(certificates.expires_at)
+
+    def problem(self, now: datetime | None = None) -> str | None:
+        """Why peers would not accept this certificate now, with the remedy; None when they would.
+
+        Not looked at: whether they trust the same authorities.
+        """
+        try:
+            return self._untimely(now or datetime.now(UTC)) or self._unfit()
+        except TlsError as error:
+            return str(error)
+
+    def status(self) -> CertificateStatus:
+        try:
+            return CertificateStatus(self.expires_at(), self.problem())
+        except TlsError as error:
+            return CertificateStatus(None, str(error))
+
+    def _untimely(self, now: datetime) -> str | None:
+        begin, end = self._certificate(lambda found: (found.not_valid_before_utc, found.not_valid_after_utc))
+        if now > end:
+            return f"the certificate in {self.cert} expired on {certificates.words(end)}: renew it"
+        if now < begin:
+            return (
+                f"the certificate in {self.cert} is valid from {certificates.words(begin)} on,"
+                f" and here it is {certificates.words(now)}: set the clock"
+            )
+        return None
+
+    def _unfit(self) -> str | None:
+        """Tried on oneself: what OpenSSL says here is what it would say at a peer."""
+        server, client = Sealed(_context(self, server=True), server=True), Sealed(_context(self, server=False))
+        try:
+            while not (client.established() and server.established()):
+                server.receive(client.to_send())
+                server.established()
+                client.receive(server.to_send())
+        except ssl.SSLCertVerificationError as error:
+            return f"the certificate in {self.cert} is of no use with the authorities in {self.ca}: {_verdict(error)}"
+        except ssl.SSLError as error:
+            return f"the certificate in {self.cert} is of no use: {error}"
+        return None
+
+    def _certificate(self, part: Callable[[Certificate], T]) -> T:
+        try:
+            return part(certificates.certificates_from_pem(_content(self.cert))[0])
+        except CertificateError as error:
+            raise TlsError(f"{self.cert}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateStatus:
+    expires_at: datetime | None
+    """None when the certificate cannot be read."""
+    problem: str | None
+
+
+class Contexts:
+    """What new connections are made with. The files are looked at before each, so that a renewal needs no restart.
+
+    Files that cannot be used (half of them replaced, say) change nothing: the last usable ones go on, and
+    `Tls.problem()` tells.
+    """
+
+    def __init__(self, tls: Tls, subject: Subject) -> None:
+        """TlsError when there is nothing to begin with."""
+        self._tls = tls
+        self._subject = subject
+        self._mutex = threading.Lock()
+        self._stamp = _stamp(tls)
+        self._server, self._client = self._load()
+        self._looked: tuple[_Stamp, float, CertificateStatus] | None = None
+
+    def certificate(self) -> CertificateStatus:
+        """How things stand, at most a minute ago: looking costs as much as a handshake."""
+        stamp, now_s = _stamp(self._tls), time.monotonic()
+        with self._mutex:
+            if self._looked is None or self._looked[0] != stamp or now_s - self._looked[1] > _LOOK_S:
+                self._looked = stamp, now_s, self._tls.status()
+            return self._looked[2]
+
+    def server(self) -> ssl.SSLContext:
+        return self._current()[0]
+
+    def client(self) -> ssl.SSLContext:
+        return self._current()[1]
+
+    def _current(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        with self._mutex:
+            stamp = _stamp(self._tls)
+            if stamp != self._stamp:
+                try:
+                    self._server, self._client = self._load()
+                    self._stamp = stamp
+                except TlsError:
+                    pass  # and tried again at the next connection
+            return self._server, self._client
+
+    def _load(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        found, own = self._tls.subject(), self._subject
+        if found != own:
+            raise TlsError(
+                f"the certificate in {self._tls.cert} is for {found.member!r} of cluster {found.cluster!r},"
+                f" this is {own.member!r} of {own.cluster!r}"
+            )
+        return _context(self._tls, server=True), _context(self._tls, server=False)
+
+
+class Sealed:
+    """TLS as a function on bytes, away from any socket.
+
+    So a thread that sends never waits for one that reads, or for the other side. Not for two threads at once: who
+    shares one holds a lock around each call, which lasts as long as the arithmetic and no longer.
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, server: bool = False) -> None:
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._received, self._to_send, server_side=server)
+
+    def established(self) -> bool:
+        """Go on with the handshake; False while it needs more from the other side. SSLError when it has failed."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def receive(self, data: bytes) -> None:
+        self._received.write(data)
+
+    def to_send(self) -> bytes:
+        return self._to_send.read()
+
+    def peer(self) -> Subject | None:
+        """The name in the other side's certificate; None when it has shown none."""
+        shown = self._tls.getpeercert(binary_form=True)
+        return None if shown is None else certificates.subject_of(x509.load_der_x509_certificate(shown))
+
+    def seal(self, data: bytes) -> bytes:
+        self._tls.write(data)
+        return self._to_send.read()
+
+    def open(self, data: bytes) -> bytes:
+        """What the received bytes hold, as far as they are whole records."""
+        self._received.write(data)
+        parts: list[bytes] = []
+        try:
+            while not parts or self._received.pending:
+                if not (part := self._tls.read(_RECORD_BYTES)):
+                    raise ConnectionResetError("the peer closed the connection")
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        return b"".join(parts)
+
+
+def explain(error: ssl.SSLError) -> str:
+    """What the other side did, or did not do, in words that go on from its name."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"shows a certificate that is not accepted: {_verdict(error)}"
+    reason = error.reason or str(error)
+    _, _, alert = reason.partition("_ALERT_")
+    if alert:
+        return _ALERTS.get(alert, f"does not accept us: {alert.lower().replace('_', ' ')}")
+    if reason in _NO_TLS:
+        return "does not speak TLS 1.3; is TLS off there?"
+    return f"breaks the rules of TLS: {reason.lower().replace('_', ' ')}"
+
+
+def _verdict(error: ssl.SSLCertVerificationError) -> str:
+    match error.verify_code:
+        case code if code == _EXPIRED:
+            return "it has expired"
+        case code if code == _NOT_YET_VALID:
+            return "it is not valid yet, by the clock here"
+        case code if code in _NO_ISSUER:
+            return "none of the trusted authorities has signed it"
+        case _:
+            return error.verify_message
+
+
+def _context(tls: Tls, *, server: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # the names are members', checked by who asks for the connection
+    # a new member has no certificate yet when it asks to join; for everything else the transport insists on one
+    context.verify_mode = ssl.CERT_OPTIONAL if server else ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    if server:
+        context.num_tickets = 0
+    try:
+        context.load_verify_locations(cadata=_content(tls.ca).decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise TlsError(f"{tls.ca} holds no certificates of authorities in PEM: {error}") from error
+    _load_own(context, tls)
+    return context
+
+
+def _load_own(context: ssl.SSLContext, tls: Tls) -> None:
+    for path in (tls.cert, tls.key):
+        _content(path)  # OpenSSL does not say which of the two it could not read
+    try:
+        context.load_cert_chain(tls.cert, tls.key, password=lambda: _no_password(tls.key))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise TlsError(
+                f"the key in {tls.key} does not belong to the certificate in {tls.cert}: put both of one issue there"
+            ) from error
+        raise TlsError(f"{tls.cert} and {tls.key} are no certificate and key in PEM: {error}") from error
+    except OSError as error:
+        raise TlsError(f"{tls.cert} or {tls.key} cannot be read: {error}") from error
+
+
+def _no_password(key: Path) -> str:
+    raise TlsError(f"the key in {key} asks for a password: store it without one, readable by its owner only")
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _stamp(tls: Tls) -> _Stamp:
+    return tuple(_look(path) for path in (tls.ca, tls.cert, tls.key))
+
+
+def _look(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,62 @@
+"""A cluster's authority and its members' certificates, as files."""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+from raft import certificates
+from raft.tls import Tls
+
+YEAR = timedelta(days=365)
+
+
+def now():
+    return datetime.now(UTC)
+
+
+class Certificates:
+    def __init__(self, directory, cluster="c"):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.cluster = cluster
+        self.authority = self.new_authority()
+        self.trust(self.authority)
+
+    def new_authority(self, issued=None, valid_for=10 * YEAR):
+        return certificates.make_authority(
+            self.cluster,
+            key=certificates.new_key(),
+            serial=certificates.new_serial(),
+            now=issued or now(),
+            valid_for=valid_for,
+        )
+
+    def trust(self, *authorities):
+        write(self.directory / "ca.crt", certificates.certificates_to_pem(each.certificate for each in authorities))
+
+    def member(self, name, *, authority=None, issued=None, valid_for=YEAR, file=None):
+        """Issue a certificate, with a new key; `file` is the name of another member, whose place it takes."""
+        key = certificates.new_key()
+        certificate = certificates.issue(
+            authority or self.authority,
+            name,
+            key.public_key(),
+            hosts=["localhost", "127.0.0.1", "::1"],
+            serial=certificates.new_serial(),
+            now=issued or now(),
+            valid_for=valid_for,
+        )
+        tls = self.tls(file or name)
+        write(tls.cert, certificates.certificates_to_pem([certificate]))
+        write(tls.key, certificates.key_to_pem(key))
+        return tls
+
+    def tls(self, name):
+        return Tls(self.directory / "ca.crt", self.directory / f"{name}.crt", self.directory / f"{name}.key")
+
+
+def write(path, data):
+    """Whole or not at all, and for its owner only."""
+    new = path.with_name(f"{path.name}.new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+    new.rename(path)
