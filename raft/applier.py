@@ -19,6 +19,8 @@ REMEMBERED_ENTRIES = 4096
 """A command's outcome is remembered for so many entries of the log; a submission that is older is refused."""
 ID_LIMIT = 200
 _FORMAT = 1
+_FIELDS = 4
+"""Of a submission. A longer array is refused unread: it would be made as long as it claims to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Submission:
 def unpack(packed: bytes) -> Submission | None:
     """The submission; None when it is none of this version's."""
     try:
-        match msgpack.unpackb(packed, raw=False):
+        match msgpack.unpackb(packed, raw=False, max_array_len=_FIELDS, max_map_len=0, max_ext_len=0):
             case [int(version), str(identity), int(born), bytes(command)] if version == _FORMAT:
                 return Submission(identity, born, command)
     except (ValueError, TypeError, OverflowError, RecursionError):
@@ -75,7 +77,7 @@ class Applier(Generic[S]):
 
     def restore(self, content: bytes) -> None:
         """ValueError, and nothing changed, when it was dumped in a format that this version does not read."""
-        match msgpack.unpackb(content, raw=False):
+        match msgpack.unpackb(content, raw=False, max_array_len=REMEMBERED_ENTRIES + 1, max_map_len=0, max_ext_len=0):
             case [int(version), bytes(dumped), list(items)] if version == _FORMAT:
                 remembered = OrderedDict(_outcome(item) for item in items)
             case _:

@@ -7,7 +7,7 @@ log entries are one blob in it: what has no depth cannot be made deep, and no fe
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgpack
@@ -68,22 +68,20 @@ _INTRODUCTION: _Shape = {
     "address": _text,
 }
 
-_SHAPES: Mapping[str, tuple[_Shape, ...]] = {
-    "hello": ({**_INTRODUCTION, "kind": _text, "to": _text, "session": _text},),
-    "welcome": (_INTRODUCTION,),
-    "refuse": ({"cluster": _text, "reason": _text},),
-    "ping": ({},),
-    "request": ({"id": _natural, "payload": _blob},),
-    "answer": ({"id": _natural, "ok": _flag, "payload": _blob},),
+_SHAPES: Mapping[str, _Shape] = {
+    "hello": {**_INTRODUCTION, "kind": _text, "to": _text, "session": _text},
+    "welcome": _INTRODUCTION,
+    "refuse": {"cluster": _text, "reason": _text},
+    "ping": {},
+    "request": {"id": _natural, "payload": _blob},
+    "answer": {"id": _natural, "ok": _flag, "payload": _blob},
 }
 
-RAFT_TYPES = frozenset(messages.TYPES)
+_LOG_TYPES = frozenset(messages.TYPES) | {"ping"}
 
 
 def encode(message: Mapping[str, object]) -> bytes:
     """One frame, length included."""
-    if message["type"] == "append":
-        message = {**message, "entries": _pack_entries(message)}
     body: bytes = msgpack.packb(message, use_bin_type=True)
     if len(body) > FRAME_LIMIT_BYTES:
         raise CodecError(f"message of {len(body)} bytes is over the limit of {FRAME_LIMIT_BYTES}")
@@ -99,21 +97,30 @@ def decode(body: bytes, allowed: frozenset[str]) -> Message:
     protocol = message.get("proto", PROTOCOL)
     if protocol != PROTOCOL and _natural(protocol):
         raise OtherProtocol(protocol)
-    if kind in RAFT_TYPES:
-        return _raft_message(kind, message)
-    if not any(_fits(message, shape) for shape in _SHAPES[kind]):
+    if kind in _SHAPES and not _fits(message, _SHAPES[kind]):
         raise CodecError(f"a {kind} message with wrong fields")
     return message
 
 
-def _raft_message(kind: str, message: Message) -> Message:
+def encode_log(message: messages.Message) -> bytes:
+    """One frame with what replicas say to each other about the log."""
+    plain = messages.to_wire(message)
+    if isinstance(message, messages.Append):
+        plain["entries"] = _pack_entries(message)
+    return encode(plain)
+
+
+def decode_log(body: bytes) -> messages.Message | None:
+    """What a frame of `encode_log` holds; None for a ping."""
+    plain = decode(body, _LOG_TYPES)
+    if plain["type"] == "ping":
+        return None
     try:
-        if kind == "append":
-            message["entries"] = _unpack_entries(message)
-        messages.from_wire(message)
-    except (ValueError, KeyError, TypeError, struct.error) as error:
-        raise CodecError(f"a {kind} message with wrong fields: {error}") from error
-    return message
+        if plain["type"] == "append":
+            plain["entries"] = _unpack_entries(plain)
+        return messages.from_wire(plain)
+    except ValueError as error:
+        raise CodecError(f"a {plain['type']} message with wrong fields: {error}") from error
 
 
 def _unpack(body: bytes) -> Message:
@@ -152,10 +159,9 @@ def _fits(message: Message, shape: _Shape) -> bool:
     )
 
 
-def _pack_entries(message: Mapping[str, Any]) -> bytes:
+def _pack_entries(message: messages.Append) -> bytes:
     parts: list[bytes] = []
-    entries: Sequence[Entry] = message["entries"]
-    for expected, (content, index, term) in enumerate(entries, start=message["previous_index"] + 1):
+    for expected, (content, index, term) in enumerate(message.entries, start=message.previous_index + 1):
         assert index == expected, f"entry {index} is sent in the place of {expected}"
         parts += (_ENTRY_HEAD.pack(term, len(content)), content)
     return b"".join(parts)
@@ -163,8 +169,8 @@ def _pack_entries(message: Mapping[str, Any]) -> bytes:
 
 def _unpack_entries(message: Message) -> list[Entry]:
     """What the entries are, and that they fit to each other, is for `messages` to check."""
-    blob, index = message["entries"], message["previous_index"]
-    if type(blob) is not bytes or not _natural(index):
+    blob, index = message.get("entries"), message.get("previous_index")
+    if type(blob) is not bytes or type(index) is not int:
         raise ValueError("entries that are no bytes, or follow nothing")
     entries: list[Entry] = []
     at = 0

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgpack
 
-from raft.members import Members
+from raft.members import MEMBERS_LIMIT, Members
 
 Entry: TypeAlias = tuple[bytes, int, int]
 """Content with its kind in front, index, term."""
@@ -24,4 +24,6 @@ def members_in(content: bytes) -> Members | None:
     """The members that an entry puts in force; None for other kinds; ValueError when it should and cannot be read."""
     if content[:1] != MEMBERS:
         return None
-    return Members.unpack(msgpack.unpackb(content[1:], raw=False))
+    # an array is made as long as it claims to be before its first element is read
+    packed = msgpack.unpackb(content[1:], raw=False, max_array_len=MEMBERS_LIMIT, max_map_len=0, max_ext_len=0)
+    return Members.unpack(packed)

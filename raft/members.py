@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 Role: TypeAlias = Literal["voter", "learner", "joining"]
 
 _TEXT_LIMIT = 255
-_LIMIT = 64
+MEMBERS_LIMIT = 64
 """Members of one group at most; far above what Raft is of use for."""
 
 
@@ -42,8 +42,8 @@ class Members:
         every = tuple(sorted(members))
         if len({member.name for member in every}) != len(every):
             raise ValueError(f"a name is there twice: {', '.join(member.name for member in every)}")
-        if len(every) > _LIMIT:
-            raise ValueError(f"{len(every)} members are more than {_LIMIT}")
+        if len(every) > MEMBERS_LIMIT:
+            raise ValueError(f"{len(every)} members are more than {MEMBERS_LIMIT}")
         return Members(every)
 
     @property

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from raft import address, codec
+from raft import address, codec, messages
 from raft.codec import CodecError, Message, OtherProtocol
 from raft.connection import HANDSHAKE_LIMIT_S, Connection
 from raft.introductions import Introducer
@@ -26,10 +26,7 @@ UNKNOWN_LIMIT = 16
 INBOX_LIMIT_BYTES = 16 * 1024 * 1024
 INBOX_LIMIT_MESSAGES = 1024
 """What one peer has sent and the raft thread has not worked on."""
-_ALLOWED = {
-    "raft": codec.RAFT_TYPES | {"ping"},
-    "request": frozenset({"request", "ping"}),
-}
+_QUESTIONS = frozenset({"request", "ping"})
 
 
 class Incoming:
@@ -79,7 +76,7 @@ class PortEvents:
 
     on_hello: Callable[[Message], None]
     """Somebody was welcomed."""
-    on_message: Callable[[str, Message, Callable[[], None]], None]
+    on_message: Callable[[str, messages.Message, Callable[[], None]], None]
     """From a peer; the last is to be called when the message has been worked on, or dropped."""
     on_request: Callable[[Incoming, Message], None]
 
@@ -303,17 +300,20 @@ class Port:
         return self._incoming.get((incoming.peer, incoming.kind)) is incoming
 
     def _listen_to(self, incoming: Incoming) -> None:
-        allowed = _ALLOWED[incoming.kind]
+        if incoming.kind == "request":
+            incoming.connection.run(lambda body: self._take_question(incoming, body), pings=False)
+            return
         with self._mutex:
             inbox = self._inboxes.setdefault(incoming.peer, Inbox())
-        incoming.connection.run(lambda body: self._take(incoming, inbox, body, allowed), pings=False)
+        incoming.connection.run(lambda body: self._take(incoming, inbox, body), pings=False)
 
-    def _take(self, incoming: Incoming, inbox: Inbox, body: bytes, allowed: frozenset[str]) -> None:
-        message = codec.decode(body, allowed)
-        if message["type"] == "ping":
-            return
-        if incoming.kind == "request":
+    def _take_question(self, incoming: Incoming, body: bytes) -> None:
+        message = codec.decode(body, _QUESTIONS)
+        if message["type"] != "ping":
             self._events.on_request(incoming, message)
+
+    def _take(self, incoming: Incoming, inbox: Inbox, body: bytes) -> None:
+        message = codec.decode_log(body)
         # what a replaced connection still holds is older than what its successor brought
-        elif inbox.enter(len(body), lambda: self._is_current(incoming)):
+        if message is not None and inbox.enter(len(body), lambda: self._is_current(incoming)):
             self._events.on_message(incoming.peer, message, lambda: inbox.leave(len(body)))

@@ -35,14 +35,13 @@ from raft.api import (
 from raft.applier import ID_LIMIT
 from raft.certificates import Subject
 from raft.clock import boottime_s
-from raft.codec import Message as WireMessage
 from raft.compat import CANDIDATE, LEADER
 from raft.core import Facts
 from raft.disk import OsDisk
 from raft.engine import Engine, Key
 from raft.journal import Journal
 from raft.members import Members
-from raft.messages import Message, from_wire, to_wire
+from raft.messages import Message
 from raft.requests import Handlers, Requests
 from raft.transport import Transport, TransportEvents
 from raft.waiting import Waiting
@@ -265,10 +264,10 @@ class Replica(Generic[S]):
             events=events,
         )
 
-    def _on_message(self, peer: str, message: WireMessage, done: Callable[[], None]) -> None:
+    def _on_message(self, peer: str, message: Message, done: Callable[[], None]) -> None:
         def deliver() -> None:
             done()
-            self._engine.deliver(peer, from_wire(message))
+            self._engine.deliver(peer, message)
 
         if not self._mailbox.post(deliver, droppable=True):
             done()
@@ -303,7 +302,7 @@ class Replica(Generic[S]):
             self._disk.close()
 
     def _send(self, peer: str, message: Message) -> bool:
-        return self._transport.send(peer, to_wire(message))
+        return self._transport.send(peer, message)
 
     def _begin(self, key: Key, ask: Callable[[], None]) -> None:
         """Ask what somebody still waits for: an order that was given up must not come late."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgpack
 
-from raft.members import Members
+from raft.members import MEMBERS_LIMIT, Members
 
 FORMAT = 1
 _DIGEST_BYTES = 32
@@ -35,7 +35,7 @@ class Snapshot:
         digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             raise ValueError(f"snapshot of {len(data)} bytes fails its checksum")
-        match msgpack.unpackb(body, raw=False):
+        match msgpack.unpackb(body, raw=False, max_array_len=MEMBERS_LIMIT, max_map_len=0, max_ext_len=0):
             case [int(version), int(index), int(term), list(members), bytes(content)] if version == FORMAT:
                 return Snapshot(index, term, Members.unpack(members), content)
             case [version, *_]:

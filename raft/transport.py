@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from raft import codec
+from raft import codec, messages
 from raft.api import PeerStatus
 from raft.certificates import Subject
 from raft.codec import Message
@@ -29,7 +29,7 @@ class TransportEvents:
     """A peer has said which cluster it is of; before it is told as connected."""
     on_connected: Callable[[str], None]
     on_disconnected: Callable[[str], None]
-    on_message: Callable[[str, Message, Callable[[], None]], None]
+    on_message: Callable[[str, messages.Message, Callable[[], None]], None]
     """From a peer; the last is to be called when the message has been worked on, or dropped: a peer with too many
     that have not been is not read from."""
     on_request: Callable[[Incoming, Message], None]
@@ -113,10 +113,10 @@ class Transport:
                 link.close()
         self._port.members_changed()
 
-    def send(self, peer: str, message: Message) -> bool:
-        """Send to a peer if there is a connection; never waits, promises nothing."""
+    def send(self, peer: str, message: messages.Message) -> bool:
+        """Send to a peer if there is a connection (False: it surely did not leave); never waits, promises nothing."""
         known = self._peers.get(peer)
-        return known is not None and known.raft.send(codec.encode(message))
+        return known is not None and known.raft.connected and known.raft.send(codec.encode_log(message))
 
     def ask(self, peer: str, message: Message) -> str | None:
         """Send a question; answers why it could not be sent. Any thread."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,18 +26,23 @@ def processes_of(directory: Path) -> dict[int, str]:
 def kill_all(directory: Path) -> int:
     """End everything of `directory` at once, as a power cut would; the number of processes.
 
-    All are stopped before the first is killed, so that nobody sees another go and reacts.
+    All are stopped before the first is killed, so that nobody sees another go and reacts. Their PostgreSQL's
+    shared memory goes with them, as it would: the kernel keeps it, and only a start in the same directory looks for it.
     """
     killed: set[int] = set()
+    shared: set[str] = set()
     until_s = time.monotonic() + END_LIMIT_S
     while pids := set(processes_of(directory)):
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in pids:
+                shared |= _shared_memory(pid)
                 send(pid, number)
         killed |= pids
         if time.monotonic() > until_s:
             raise TimeoutError(f"still alive after SIGKILL: {processes_of(directory)}")
         time.sleep(0.01)
+    for segment in shared:
+        _remove_segment(segment)
     return len(killed)
 
 
@@ -51,6 +57,25 @@ def alive(pid: int) -> bool:
         return _state(pid) not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def _shared_memory(pid: int) -> set[str]:
+    """PostgreSQL's own: files in /dev/shm by path, System V segments by their number, which maps shows as the inode."""
+    try:
+        maps = [line.split(None, 5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    except OSError:
+        return set()
+    named = [(words[4], words[5]) for words in maps if len(words) == 6]
+    files = {path for _, path in named if path.startswith("/dev/shm/PostgreSQL.")}
+    return files | {number for number, path in named if path.startswith("/SYSV")}
+
+
+def _remove_segment(segment: str) -> None:
+    if segment.startswith("/"):
+        Path(segment).unlink(missing_ok=True)
+    else:
+        # a postmaster that had time to end well has removed it already
+        subprocess.run(["ipcrm", "-m", segment], check=False, capture_output=True)
 
 
 def _any(inside: bytes, traces: tuple[bytes, ...]) -> bool:

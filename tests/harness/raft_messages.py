@@ -16,7 +16,6 @@ from raft.messages import (
     SnapshotPart,
     TimeoutNow,
     Vote,
-    to_wire,
 )
 
 FROM = ("cafe/0", "id of n1")
@@ -26,7 +25,7 @@ MEMBERS = Members.of([Member("n1", "id of n1", "10.0.0.1:7400", "voter"), Member
 
 def append(*entries, term=2, sent=5, previous=(1, 0), commit=1):
     """Entries as (content, index, term)."""
-    return to_wire(Append(*FROM, term, sent, *previous, commit, tuple(entries)))
+    return Append(*FROM, term, sent, *previous, commit, tuple(entries))
 
 
 def every_message():
@@ -45,4 +44,4 @@ def every_message():
         Barrier(*FROM, 2, 9, 4),
     ]
     entries = [(b"\1", 2, 1), (b"\0" + b"y" * 20, 3, 2), (members_entry(MEMBERS), 4, 2)]
-    return [append(*entries), *(to_wire(message) for message in messages)]
+    return [append(*entries), *messages]

@@ -11,7 +11,7 @@ import msgpack
 from raft.certificates import Subject
 from raft.codec import PROTOCOL, FrameReader, encode
 from raft.members import Introduction
-from raft.messages import Vote, to_wire
+from raft.messages import Vote
 from raft.transport import Transport, TransportEvents
 from tests.harness.raft_messages import FROM
 
@@ -69,7 +69,7 @@ class Party:
         incoming.answer({"type": "answer", "id": message["id"], "ok": True, "payload": message["payload"][::-1]})
 
     def send(self, peer, number=0):
-        return self.transport.send(peer, to_wire(Vote(*FROM, number, number, True)))
+        return self.transport.send(peer, Vote(*FROM, number, number, True))
 
     def connected(self, peer):
         return next(status.connected for status in self.transport.status({}) if status.name == peer)
@@ -78,7 +78,7 @@ class Party:
         return next(status.problem for status in self.transport.status({}) if status.name == peer)
 
     def terms(self, peer):
-        return [message["term"] for message in self.messages.get(peer, [])]
+        return [message.term for message in self.messages.get(peer, [])]
 
     def count(self, reason):
         return self.transport.refusals()[reason]

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
+
+from tests.harness.processes import alive
 
 ROOT = Path(__file__).parents[2]
 PLACE = {"cwd": "/", "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
@@ -37,8 +40,18 @@ def appliance(*arguments, limit_s=150, cwd="/"):
     return subprocess.run(command(*arguments), **place, capture_output=True, timeout=limit_s, check=False)
 
 
-def beside(*arguments):
-    return subprocess.Popen(command(*arguments), **PLACE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.fixture
+def beside():
+    """Commands that run beside the test, and not beyond it."""
+    with ExitStack() as begun:
+
+        def begin(*arguments):
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            process = begun.enter_context(subprocess.Popen(command(*arguments), **PLACE, **pipes))
+            begun.callback(process.kill)
+            return process
+
+        yield begin
 
 
 def status(directory):
@@ -83,7 +96,7 @@ def somewhere(tmp_path):
 
 
 @pytest.mark.timeout(300)
-def test_a_demo_from_up_to_down(directory, somewhere):
+def test_a_demo_from_up_to_down(directory, somewhere, beside):
     up = appliance("demo", "up", "--dir", directory, "--detach", cwd=somewhere)
     assert up.returncode == 0, up.stderr
     assert "DSN     postgresql://app:" in up.stdout
@@ -110,7 +123,7 @@ def test_a_demo_from_up_to_down(directory, somewhere):
     node = primary(directory)
     killed = appliance("demo", "kill-primary", "--dir", directory, "--host")
     assert f"processes of primary {node['name']}; it starts again after 5 s" in killed.stdout
-    assert not psutil.pid_exists(node["pid"])
+    assert not alive(node["pid"])
     out, err = load.communicate(timeout=120)
     assert load.returncode == 0, err
     ledger = json.loads(out)
@@ -128,7 +141,7 @@ def test_a_demo_from_up_to_down(directory, somewhere):
 
 
 @pytest.mark.timeout(300)
-def test_interrupted_in_the_foreground_it_keeps_its_data_and_goes_on_with_it(directory):
+def test_interrupted_in_the_foreground_it_keeps_its_data_and_goes_on_with_it(directory, beside):
     for round_ in range(2):
         up = beside("demo", "up", "--dir", directory)
         until((directory / "ready").exists)

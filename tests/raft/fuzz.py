@@ -16,7 +16,8 @@ import tracemalloc
 import msgpack
 
 from raft import codec
-from raft.codec import HELLO_LIMIT_BYTES, CodecError, FrameReader, decode, encode
+from raft.codec import HELLO_LIMIT_BYTES, CodecError, FrameReader, decode, decode_log, encode, encode_log
+from raft.messages import to_wire
 from tests.harness.raft_messages import every_message
 
 INTRODUCTION = {
@@ -28,16 +29,16 @@ INTRODUCTION = {
     "replica_id": "id",
     "address": "10.0.0.1:7400",
 }
-SEEDS = [
+PLAIN = [
     {"type": "hello", **INTRODUCTION, "kind": "raft", "to": "n2", "session": "s"},
     {"type": "welcome", **INTRODUCTION},
     {"type": "refuse", "cluster": "c", "reason": "no"},
     {"type": "ping"},
     {"type": "request", "id": 1, "payload": b"x" * 40},
     {"type": "answer", "id": 1, "ok": True, "payload": b""},
-    *every_message(),
 ]
-EVERY_TYPE = frozenset(message["type"] for message in SEEDS)
+PLAIN_TYPES = frozenset(message["type"] for message in PLAIN)
+LOG = [to_wire(message) for message in every_message()]
 TELLING = [bytes([byte]) for byte in (0, 1, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, *range(0xBF, 0xE0), 0xFF)]
 TELLING += [
     b"\xdd\xff\xff\xff\xff",
@@ -108,10 +109,9 @@ def mutate(data, corpus, chance):
 
 def structured(chance):
     """A message with one field replaced: deeper into the checks than bytes get by chance."""
-    message = dict(chance.choice(SEEDS))
-    message["entries"] = b"".join(chance.randbytes(chance.randint(0, 15)) for _ in range(3))
-    if message["type"] != "append":
-        del message["entries"]
+    message = dict(chance.choice([*PLAIN, *LOG]))
+    if message["type"] == "append":
+        message["entries"] = b"".join(chance.randbytes(chance.randint(0, 15)) for _ in range(3))
     name = chance.choice([*message, "more"])
     message[name] = chance.choice(
         [
@@ -139,16 +139,21 @@ def structured(chance):
 
 def try_body(body):
     """Either a message that means the same when it is sent on, or a CodecError."""
-    try:
-        message = decode(body, EVERY_TYPE)
-    except CodecError:
-        return False
-    except BaseException as error:
-        raise FindingError(body, error) from error
-    (again,) = FrameReader().feed(encode(message))
-    if decode(again, EVERY_TYPE) != message:
-        raise FindingError(body, ValueError("it means something else when it is sent on"))
-    return True
+    accepted = False
+    for read, write in ((lambda data: decode(data, PLAIN_TYPES), encode), (decode_log, encode_log)):
+        try:
+            message = read(body)
+        except CodecError:
+            continue
+        except BaseException as error:
+            raise FindingError(body, error) from error
+        accepted = True
+        if message is None:
+            continue
+        (again,) = FrameReader().feed(write(message))
+        if read(again) != message:
+            raise FindingError(body, ValueError("it means something else when it is sent on"))
+    return accepted
 
 
 def try_stream(bodies, chance):
@@ -173,8 +178,9 @@ def try_stream(bodies, chance):
 def peak_bytes(body):
     tracemalloc.start()
     try:
-        with contextlib.suppress(CodecError):
-            decode(body, EVERY_TYPE)
+        for read in (lambda data: decode(data, PLAIN_TYPES), decode_log):
+            with contextlib.suppress(CodecError):
+                read(body)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -189,7 +195,7 @@ def run(inputs, seed, report=lambda line: None):
     """Raises FindingError, or answers the figures."""
     chance = random.Random(seed)
     lines = Lines()
-    corpus = [encode(message)[4:] for message in SEEDS]
+    corpus = [encode(message)[4:] for message in PLAIN] + [encode_log(message)[4:] for message in every_message()]
     accepted = kept = worst_bytes = 0
     base_bytes = None
     began_s = time.monotonic()

@@ -59,7 +59,7 @@ def test_large_messages_arrive_between_small_ones(meet, wait):
         assert n1.send("n2", number)
         wait(lambda number=number: len(n2.messages["n1"]) == 2 * number + 2)
     for message in n2.messages["n1"][::2]:
-        assert [entry[0][1:] == command for entry in message["entries"]] == [True] * 3
+        assert [entry[0][1:] == command for entry in message.entries] == [True] * 3
 
 
 def test_everybody_is_introduced_before_being_told_as_connected(meet, wait):
@@ -333,7 +333,7 @@ def test_what_waited_for_a_slow_reader_arrives_whole_and_in_order(meet, wait):
     time.sleep(0.3)
     assert len(n2.messages["n1"]) <= 17
     n2.work()
-    wait(lambda: [message["sent"] for message in n2.messages["n1"]] == list(range(28)))
+    wait(lambda: [message.sent for message in n2.messages["n1"]] == list(range(28)))
     assert n1.connected("n2")
 
 

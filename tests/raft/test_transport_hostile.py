@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from raft.codec import HELLO_LIMIT_BYTES, encode
+from raft.codec import HELLO_LIMIT_BYTES, encode, encode_log
 from raft.connection import HANDSHAKE_LIMIT_S
 from raft.port import CONNECTION_LIMIT, UNKNOWN_LIMIT
 from tests.harness.certificates import Certificates
@@ -78,7 +78,7 @@ def plain(members, source="127.0.0.1"):
         b"\x80\x04\x95" + os.urandom(200),
         os.urandom(3000),
         encode({"type": "ping"}),
-        encode(append(term=9)),
+        encode_log(append(term=9)),
         encode(hello("n3", "n1", cluster="x" * 1024, replica_id=7)),
         encode(hello("n3", "n1"))[:-1] + b"\xc1",
     ],
@@ -143,7 +143,7 @@ def test_a_hello_that_announces_more_than_its_limit_is_not_waited_for(n1, n2, st
 
 
 def test_what_is_said_together_with_the_hello_is_heard(n1, stranger, wait):
-    stranger().say(encode(hello("n3", "n1")) + encode(append(term=9)))
+    stranger().say(encode(hello("n3", "n1")) + encode_log(append(term=9)))
     wait(lambda: n1.terms("n3") == [9])
 
 
