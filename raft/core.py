@@ -136,7 +136,7 @@ class Core(SyncObj):
     # -- the owner's calls -----------------------------------------------------------------------------
 
     def step(self) -> float:
-        """One tick. Answers in how many seconds the next one is due; any other call makes one due at once."""
+        """One tick. Answers in how many seconds the next one is due; other calls make one due at once."""
         use_clock(self.clock)
         self.journal.sync()  # own entries are on disk before the tick counts them (R1)
         if self.leader is not None:
@@ -150,17 +150,21 @@ class Core(SyncObj):
         self.journal.sync()
         return max(0.0, self._due_s() - self.clock())
 
-    def deliver(self, peer: str, message: Message) -> None:
-        """Take a message from a peer's connection; one of another group is dropped, and counted."""
+    def deliver(self, peer: str, message: Message) -> bool:
+        """Take a message from a peer's connection; one of another group is dropped, and counted.
+
+        False when no step has to follow at once.
+        """
         use_clock(self.clock)
         if not self._of_this_group(message):
             self.strangers += 1
         elif isinstance(message, Append | SnapshotPart):
             self._follower.receive(peer, message)
         elif isinstance(message, Appended | SnapshotHeld):
-            self._receive_answer(peer, message)
+            return self._receive_answer(peer, message)
         elif isinstance(message, AskPreVote | PreVote | AskVote | Vote | TimeoutNow):
             self.election.receive(peer, message)
+        return True
 
     def connected(self, peer: str) -> None:
         """What is sent to this peer from now on may arrive."""
@@ -337,11 +341,10 @@ class Core(SyncObj):
             return self.election.deadline_s
         return 0.0 if self.leader.flush or self.leader.announce else self.inside.next_heartbeat
 
-    def _receive_answer(self, peer: str, message: Appended | SnapshotHeld) -> None:
+    def _receive_answer(self, peer: str, message: Appended | SnapshotHeld) -> bool:
         if message.term > self.inside.term:
             self.step_down(message.term)
-        if self.leader is not None:
-            self.leader.receive(peer, message)
+        return self.leader is None or self.leader.receive(peer, message)
 
     def _of_this_group(self, message: Envelope) -> bool:
         if message.group == self.group:

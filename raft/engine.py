@@ -92,7 +92,8 @@ class Engine(Generic[S]):
         self._publish()
         return wait_s
 
-    def deliver(self, peer: str, message: Message) -> None:
+    def deliver(self, peer: str, message: Message) -> bool:
+        """A message from a peer. False when no step has to follow at once: what it changed is for the next one."""
         match message:
             case Forward() | ForwardRefused() | AskBarrier() | Barrier() if message.group != self._core.group:
                 pass
@@ -105,7 +106,8 @@ class Engine(Generic[S]):
             case Barrier():
                 self._on_barrier(message)
             case _:
-                self._core.deliver(peer, message)
+                return self._core.deliver(peer, message)
+        return True
 
     def introduced(self, peer: str, introduction: Introduction) -> None:
         self._core.introduced(peer, introduction)

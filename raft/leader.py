@@ -222,18 +222,24 @@ class Leader:
         if self._post(peer, message):
             parts.sent_s = now_s
 
-    def receive(self, peer: str, message: Appended | SnapshotHeld) -> None:
-        """Take an answer, if it is one to this leader in this term, of the replica that the members name."""
+    def receive(self, peer: str, message: Appended | SnapshotHeld) -> bool:
+        """Take an answer, if it is one to this leader in this term, of the replica that the members name.
+
+        False when no step has to follow at once, as after most answers to heartbeats.
+        """
         progress = self.progress.get(peer)
         if progress is None or progress.replica != message.replica:
             self._core.strangers += 1
-        elif message.for_term == self._term:
+            return False
+        matched = progress.match_index
+        if message.for_term == self._term:
             progress.answered = max(progress.answered, min(message.sent, self._core.stamp))
             self._inside.last_response_time[Node(peer)] = progress.answered / 1e9
             if isinstance(message, Appended):
                 self._on_appended(peer, progress, message)
             else:
                 self._on_snapshot_held(peer, progress, message)
+        return progress.match_index != matched or bool(self._reads) or self._handover is not None
 
     def _on_appended(self, peer: str, progress: Progress, message: Appended) -> None:
         last_index = self._journal.last_index

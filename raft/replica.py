@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from raft import address
 from raft.api import (
@@ -52,6 +52,10 @@ _LONGEST_STEP_S = 1.0
 _MAILBOX_LIMIT = 4096
 
 
+Action: TypeAlias = Callable[[], object]
+"""For the owner thread. One that answers False has done nothing that a step must follow at once."""
+
+
 class Mailbox:
     """Actions for the owner thread, and a descriptor that wakes it."""
 
@@ -59,11 +63,11 @@ class Mailbox:
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ready = select.poll()
         self._ready.register(self.descriptor, select.POLLIN)
-        self._actions: deque[Callable[[], None]] = deque()
+        self._actions: deque[Action] = deque()
         self._mutex = threading.Lock()
         self._closed = False
 
-    def post(self, action: Callable[[], None], *, droppable: bool = False) -> bool:
+    def post(self, action: Action, *, droppable: bool = False) -> bool:
         """Queue an action; False when it was not taken."""
         with self._mutex:
             if self._closed or (droppable and len(self._actions) >= _MAILBOX_LIMIT):
@@ -72,12 +76,14 @@ class Mailbox:
             os.eventfd_write(self.descriptor, 1)
         return True
 
-    def wait(self, limit_s: float) -> None:
-        """Wait until something has been posted, and do all that has been."""
+    def wait(self, limit_s: float) -> bool:
+        """Wait until something has been posted, and do all that has been: True when a step must follow at once."""
         if self._ready.poll(limit_s * 1000):
             os.eventfd_read(self.descriptor)
+        stirred = False
         for _ in range(len(self._actions)):
-            self._actions.popleft()()
+            stirred |= self._actions.popleft()() is not False
+        return stirred
 
     def close(self) -> None:
         with self._mutex:
@@ -265,9 +271,9 @@ class Replica(Generic[S]):
         )
 
     def _on_message(self, peer: str, message: Message, done: Callable[[], None]) -> None:
-        def deliver() -> None:
+        def deliver() -> bool:
             done()
-            self._engine.deliver(peer, message)
+            return self._engine.deliver(peer, message)
 
         if not self._mailbox.post(deliver, droppable=True):
             done()
@@ -286,13 +292,15 @@ class Replica(Generic[S]):
 
     def _run(self) -> None:
         try:
-            wait_s = 0.0
+            due_s = boottime_s()
             while not self._stopping:
-                due_s = boottime_s() + wait_s
-                self._mailbox.wait(min(wait_s, _LONGEST_STEP_S))
-                self._late_s = max(0.0, boottime_s() - due_s)
-                wait_s = self._engine.step()
-                self._view = self._engine.view
+                stirred = self._mailbox.wait(min(max(0.0, due_s - boottime_s()), _LONGEST_STEP_S))
+                now_s = boottime_s()
+                if stirred or now_s >= due_s:
+                    self._late_s = max(0.0, now_s - due_s)
+                    wait_s = self._engine.step()
+                    due_s = boottime_s() + wait_s
+                    self._view = self._engine.view
             self._journal.sync()
         except Exception as error:  # noqa: BLE001  the thread's end: whatever it was, nothing may follow it
             self._fail(f"{type(error).__name__}: {error}")

@@ -136,25 +136,25 @@ def idle(cluster: Cluster) -> list[Result]:
     memory = [pss_mib(node) for node in cluster]
     roles = f"primary {cluster.primary().name}, raft leader {cluster['n1'].view()['raft']['leader']}"
     return [
-        Result("idle-cpu", "idle, agent and guard, each of three nodes", "CPU s/min", tuple(cpu), roles),
-        Result("idle-memory", "idle, agent and guard, each of three nodes", "MiB PSS", tuple(memory)),
+        Result("idle-cpu", "idle, node process and guard, each of three nodes", "CPU s/min", tuple(cpu), roles),
+        Result("idle-memory", "idle, node process and guard, each of three nodes", "MiB PSS", tuple(memory)),
     ]
 
 
-def agents(node: Node) -> list[int]:
-    """The node process and the guard, without PostgreSQL."""
+def processes(node: Node) -> list[int]:
+    """Node process and guard, without PostgreSQL."""
     return [
         pid for pid, line in node.everything().items() if "postgres" not in line.split(" ", 1)[0].rsplit("/", 1)[-1]
     ]
 
 
 def cpu_s(node: Node) -> float:
-    stats = (Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split() for pid in agents(node))
+    stats = (Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split() for pid in processes(node))
     return sum(int(stat[11]) + int(stat[12]) for stat in stats) / CLOCK_TICKS
 
 
 def pss_mib(node: Node) -> float:
-    rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in agents(node))
+    rollups = (Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() for pid in processes(node))
     return sum(int(line.split()[1]) for lines in rollups for line in lines if line.startswith("Pss:")) / 1024
 
 

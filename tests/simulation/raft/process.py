@@ -101,6 +101,7 @@ class Process:
         self._inbox = []
         self._outbox = {}
         self._wake_s = None
+        self._due_s = 0.0
         self._steps = (0, 0)
         self._beliefs = {}
         self.disk = VirtualDisk(host.medium)
@@ -190,8 +191,11 @@ class Process:
         inbox, self._inbox = self._inbox, []
         errors = self.disk.errors
         try:
-            for item in inbox:
-                self._take(*item)
+            stirred = [self._take(*item) for item in inbox]
+            if not any(stirred) and self.world.now_s < self._due_s:
+                self._post_all()
+                self.wake(self._due_s - self.world.now_s)
+                return
             wait_s = self.engine.step()
             if self.disk.errors != errors:
                 raise Violation(f"{self.name} goes on after an error of its disk")
@@ -208,14 +212,16 @@ class Process:
         else:
             self._post_all()
             self._do_not_spin()
-            self.wake(max(wait_s / self.host.rate, 0.0) + self.world.lag_s())
+            self._due_s = self.world.now_s + max(wait_s / self.host.rate, 0.0) + self.world.lag_s()
+            self.wake(self._due_s - self.world.now_s)
 
     def _take(self, kind, peer, content):
+        """Whether a step must follow at once."""
         if kind == "message":
             message = from_wire(msgpack.unpackb(content, raw=False))
             self.world.note_message("<-", self.name, peer, message, content)
-            self.engine.deliver(peer, message)
-        elif kind == "call":
+            return self.engine.deliver(peer, message)
+        if kind == "call":
             content(self.engine)
         elif kind == "introduced":
             self.engine.introduced(peer, content)
@@ -224,6 +230,7 @@ class Process:
             self.engine.connected(peer)
         else:
             self.engine.disconnected(peer)
+        return True
 
     def _note_caller(self, peer):
         if peer not in self.targets:

@@ -173,10 +173,10 @@ class Bench:
         return self.step()
 
     def hear(self, peer, kind, *, term=None, identity=None, group=None, **fields):
-        """A peer says something, in this replica's group and term if no other is named."""
+        """A peer says something, in this replica's group and term if no other is named. True: a step is due at once."""
         term = self.term if term is None else term
         message = kind(self.group if group is None else group, identity or replica_id(peer), term, **fields)
-        self.engine.deliver(peer, message)
+        return self.engine.deliver(peer, message)
 
     def hear_entries(self, *entries, leader="n2", term=1, previous=(1, 0), commit=1, sent=7):
         """A leader sends entries; answers what was said to that."""
@@ -214,14 +214,14 @@ class Bench:
         self.hear(peer, Vote, for_term=self.term if for_term is None else for_term, granted=granted, identity=identity)
 
     def has(self, peer, up_to, *, sent=None, for_term=None, term=None, success=True, identity=None):
-        """A peer answers that it has the log up to this index, or (without success) where to go on."""
+        """A peer answers that it has the log up to this index, or (without success) where to go on; as `hear`."""
         fields = {
             "for_term": self.term if for_term is None else for_term,
             "sent": self.last_sent_to(peer) if sent is None else sent,
             "next_index": up_to + 1 if success else up_to,
             "success": success,
         }
-        self.hear(peer, Appended, term=term, identity=identity, **fields)
+        return self.hear(peer, Appended, term=term, identity=identity, **fields)
 
     def holds(self, peer, part, held):
         """A peer answers a part of a snapshot."""

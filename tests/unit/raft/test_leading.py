@@ -4,7 +4,7 @@ import pytest
 
 from raft.api import Applied, Refused, ReplicaFailed
 from raft.entries import NO_OP
-from raft.messages import Append
+from raft.messages import Append, Appended
 from tests.unit.raft.bench import (
     ELECTION_MAX_S,
     HEARTBEAT_S,
@@ -55,6 +55,28 @@ def test_a_proposal_leaves_with_the_next_step(leader):
     for peer in ("n2", "n3"):
         (message,) = leader.said(Append, peer)
         assert [index for _, index, _ in message.entries] == [4, 5]
+
+
+def test_an_answer_that_changes_nothing_needs_no_step_and_any_other_does(leader):
+    last = leader.journal.last_index
+    leader.wait(HEARTBEAT_S)
+    assert not leader.has("n2", last)
+    assert not leader.has("n3", last, identity="a replica that is no member")
+    leader.engine.barrier("read")
+    leader.step()
+    assert leader.has("n2", last), "somebody waits for it"
+    leader.step()
+    leader.engine.transfer("hand over", "n3")
+    leader.step()
+    assert leader.has("n2", last)
+
+
+def test_an_answer_that_brings_something_needs_a_step(leader):
+    last = leader.journal.last_index
+    propose(leader, b"word")
+    assert leader.has("n2", last + 1)
+    assert not leader.has("n2", last + 1)
+    assert leader.hear("n2", Appended, term=9, for_term=1, sent=1, next_index=1, success=False), "of a newer term"
 
 
 def test_own_entries_are_on_disk_before_they_leave(leader):
