@@ -19,8 +19,17 @@ _LARGEST = 1e15
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 
+_TOLD = 5
+
+
 class ConfigError(ValueError):
-    """Names the key, the value, and what would do."""
+    """Each problem names the key, the value, and what would do."""
+
+    def __init__(self, *problems: str) -> None:
+        # the text is kept in the replicated state as a refusal's reason, so it stays short
+        more = f" (and {len(problems) - _TOLD} more)" if len(problems) > _TOLD else ""
+        super().__init__("; ".join(problems[:_TOLD]) + more)
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,35 +175,47 @@ KNOWN_KEYS = (
 def _settings(document: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Every leaf the document sets, by dotted key; `parameters` is one leaf."""
     for key, value in document.items():
-        if key in {"failover", "postgresql"}:
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{key}: expected settings below it, got {value!r}")
+        if key in _SECTIONS and isinstance(value, Mapping):
             yield from ((f"{key}.{k}", v) for k, v in value.items())
         else:
             yield str(key), value
 
 
-def _reader(key: str) -> tuple[str, _Reader]:
+def _read(key: str, value: object) -> tuple[str, object]:
+    """The policy's field that a setting is, and what it says."""
+    if key in _SECTIONS:
+        raise ConfigError(f"{key}: expected settings below it, got {value!r}")
     section, _, name = key.rpartition(".")
     table = _SECTIONS.get(section, {})
     if name not in table:
         near = difflib.get_close_matches(key, KNOWN_KEYS, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(KNOWN_KEYS)}"
         raise ConfigError(f"{key}: unknown setting{hint}")
-    return table[name]
+    field_name, reader = table[name]
+    return field_name, reader(key, value)
 
 
 def read_policy(document: Mapping[str, object], *, election_max_s: float = 1.0) -> Policy:
-    """Read and check a document. Raises ConfigError; with the sums where numbers contradict each other."""
+    """Read and check a document. Raises ConfigError with everything that is wrong with it.
+
+    Where numbers contradict each other it has their sums; they are compared when each of them can be read.
+    """
     values: dict[str, object] = {}
+    problems: list[str] = []
     for key, value in _settings(document):
-        name, read = _reader(key)
-        values[name] = read(key, value)
+        try:
+            name, meant = _read(key, value)
+            values[name] = meant
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
     policy = replace(Policy(), **values)  # type: ignore[arg-type]  # each reader returns its field's type
     if "renew_interval_s" not in values:
         derived = min(policy.loop_wait_s, policy.ttl_s / 12, policy.failure_timeout_s / 4)
         policy = replace(policy, renew_interval_s=derived)
-    _check_together(policy, election_max_s, derived="renew_interval_s" not in values)
+    if problems := list(_contradictions(policy, election_max_s, derived="renew_interval_s" not in values)):
+        raise ConfigError(*problems)
     return policy
 
 
@@ -221,27 +242,27 @@ def _least_ttl_s(policy: Policy, elections_s: float, *, derived: bool) -> float:
     return math.ceil(least_s * 100) / 100
 
 
-def _check_together(policy: Policy, election_max_s: float, *, derived: bool) -> None:
+def _contradictions(policy: Policy, election_max_s: float, *, derived: bool) -> Iterator[str]:
     if policy.failure_timeout_s < 0.5:
-        raise ConfigError(f"failure_timeout: {policy.failure_timeout_s:g}s is below the minimum of 500ms")
+        yield f"failure_timeout: {policy.failure_timeout_s:g}s is below the minimum of 500ms"
     for key, value_s in (("loop_wait", policy.loop_wait_s), ("renew_interval", policy.renew_interval_s)):
         if value_s <= 0:
-            raise ConfigError(f"{key}: {value_s:g}s must be above 0s; leave it out, or write for example 500ms")
+            yield f"{key}: {value_s:g}s must be above 0s; leave it out, or write for example 500ms"
+    if policy.failure_timeout_s < 4 * policy.renew_interval_s - 1e-9:
+        yield (
+            f"failure_timeout: {policy.failure_timeout_s:g}s is less than 4 x renew_interval ="
+            f" {4 * policy.renew_interval_s:g}s; raise it or lower renew_interval"
+        )
     elections_s = 2 * election_max_s + 0.5
     need = policy.renew_interval_s + elections_s
     if 0.6 * policy.ttl_s < need - 1e-9:
         least = _least_ttl_s(policy, elections_s, derived=derived)
-        raise ConfigError(
+        yield (
             f"ttl: 60 % of {policy.ttl_s:g}s is {0.6 * policy.ttl_s:g}s, less than renew_interval + 2 x the longest"
             f" raft election + 0.5s = {need:g}s; raise ttl to at least {least:g}s"
         )
-    if policy.failure_timeout_s < 4 * policy.renew_interval_s - 1e-9:
-        raise ConfigError(
-            f"failure_timeout: {policy.failure_timeout_s:g}s is less than 4 x renew_interval ="
-            f" {4 * policy.renew_interval_s:g}s; raise it or lower renew_interval"
-        )
-    if not 0.1 <= policy.guard_margin_s < policy.fence_below_s:
-        raise ConfigError(
+    elif not 0.1 <= policy.guard_margin_s < policy.fence_below_s:
+        yield (
             f"guard_margin: {policy.guard_margin_s:g}s must lie between 100ms and what is left of the lease when the"
             f" node begins to fence, {policy.fence_below_s:g}s"
         )

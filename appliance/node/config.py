@@ -277,7 +277,7 @@ def _bootstrap_reads(config: NodeConfig) -> Iterator[str]:
     try:
         policy = read_policy(config.bootstrap.config, election_max_s=config.raft.election_timeout[1])
     except ConfigError as error:
-        yield f"bootstrap.config.{error}"
+        yield from (f"bootstrap.config.{problem}" for problem in error.problems)
         return
     if policy.parameters:
         yield from (f"bootstrap.config.{problem}" for problem in _objections(policy.parameters))

@@ -234,3 +234,26 @@ def test_any_document_is_read_or_refused_with_a_configuration_error(document):
     policy = accepted(document)
 
     assert policy is None or policy.ttl_s > 0
+
+
+def test_everything_that_is_wrong_is_said_at_once():
+    with pytest.raises(ConfigError) as caught:
+        read_policy({"tll": "6s", "loop_wait": "1x", "failover": 7, "postgresql": {"parameters": [], "pg_hba": ["x"]}})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "tll",
+        "loop_wait",
+        "failover",
+        "postgresql.parameters",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        read_policy({"ttl": "2s", "failure_timeout": "100ms"})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "failure_timeout",
+        "ttl",
+    ]
+
+
+def test_a_document_of_nothing_but_mistakes_has_a_short_reason():
+    with pytest.raises(ConfigError, match=r"\(and 95 more\)$") as caught:
+        read_policy({f"key{number}": 1 for number in range(100)})
+    assert len(caught.value.problems) == 100
