@@ -31,6 +31,7 @@ from raft.api import (
 )
 from raft.members import Introduction, Member, Members
 from raft.replica import Replica
+from raft.tls import Tls
 
 __all__ = [
     "COMMAND_LIMIT_BYTES",
@@ -58,6 +59,7 @@ __all__ = [
     "RequestTimeout",
     "Role",
     "StateApplied",
+    "Tls",
     "Unknown",
     "Verdict",
     "View",

@@ -118,9 +118,12 @@ def _without_nothing(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 class TlsSection(_Section):
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
+    """The node's certificate (CN: its name, O: the cluster's), for the Raft port and for PostgreSQL."""
+
+    ca: AbsolutePath = Field(description="an absolute path: the certificates of the authorities that are trusted")
+    cert: AbsolutePath = Field(description="an absolute path")
+    key: AbsolutePath = Field(description="an absolute path, of a file of mode 0600")
+    ca_key: AbsolutePath | None = Field(None, description="an absolute path: where this node may issue certificates")
 
 
 class LogSection(_Section):
@@ -142,7 +145,7 @@ class NodeConfig(_Section):
     postgresql: PostgresqlSection = Field(description="listen, advertise, data_dir and so on")
     initdb: InitdbSection = Field(description="locale, encoding, wal-segsize")
     bootstrap: BootstrapSection = Field(description="config, application")
-    tls: TlsSection | None = Field(None, description="nothing: it is not available yet")
+    tls: TlsSection | None = Field(None, description="ca, cert, key, ca_key; without it nothing is encrypted")
     tags: Mapping[str, TagValue] = Field({}, description="names with single values")
     log: LogSection = Field(description="level, format")
     watchdog: Off = Field("off", description="off")
@@ -268,11 +271,6 @@ def _role_is_data(config: NodeConfig) -> Iterator[str]:
         yield f"role: {config.role.value!r} is not available yet, every node holds data and votes; remove it"
 
 
-def _tls_is_refused(config: NodeConfig) -> Iterator[str]:
-    if config.tls is not None:
-        yield "tls: not available yet, connections are not encrypted; remove it and keep the ports on a private network"
-
-
 def _bootstrap_reads(config: NodeConfig) -> Iterator[str]:
     try:
         policy = read_policy(config.bootstrap.config, election_max_s=config.raft.election_timeout[1])
@@ -355,7 +353,6 @@ def _ports_differ(config: NodeConfig) -> Iterator[str]:
 _CHECKS = (
     _members_agree,
     _role_is_data,
-    _tls_is_refused,
     _bootstrap_reads,
     _parameters_are_local,
     _tags_are_understood,

@@ -49,6 +49,7 @@ from raft import (
     ReplicaConfig,
     ReplicaError,
     StateApplied,
+    Tls,
 )
 
 FAILED = 1
@@ -155,6 +156,7 @@ class _Node:
                 directory=config.raft.dir,
                 listen=config.raft.listen,
                 members=dict(config.members),
+                tls=None if config.tls is None else Tls(config.tls.ca, config.tls.cert, config.tls.key),
                 election_min_s=config.raft.election_timeout[0],
                 election_max_s=config.raft.election_timeout[1],
             ),

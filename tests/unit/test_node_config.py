@@ -128,7 +128,7 @@ def test_local_parameters_are_kept_as_postgresql_writes_them():
         ({"bootstrap": {"config": {"tll": "1s"}}}, "bootstrap.config.tll: unknown setting; did you mean ttl?"),
         ({"bootstrap": {"application": {"user": "app"}}}, "bootstrap.application.database: missing; write a database"),
         ({"bootstrap": {"application": {"user": "postgres", "database": "d"}}}, "bootstrap.application.user: 'postg"),
-        ({"tls": {"ca": "/ca.pem"}}, "tls: not available yet"),
+        ({"tls": {"ca": "ca.pem", "cert": "/c", "key": "/k"}}, "tls.ca: 'ca.pem' is not an absolute path"),
         ({"tags": {"a": [1]}}, "tags.a: [1] is not a single value"),
         ({"tags": {"nofailover": "true"}}, "tags.nofailover: 'true' is neither true nor false; write one of them"),
         ({"tags": {"noloadbalance": 1}}, "tags.noloadbalance: 1 is neither true nor false"),
@@ -197,7 +197,7 @@ def test_a_section_whose_lines_are_all_comments_is_empty():
 
 def test_all_problems_are_collected():
     assert len(problems(role="king", tags={"a": []}, http={"listen": "8008"}, extra=1)) == 4
-    assert len(problems(tls={}, bootstrap={"config": {"ttl": "1s"}}, postgresql={"listen": "h:8008"})) == 3
+    assert len(problems(tls={"ca": "x"}, bootstrap={"config": {"ttl": "1s"}}, postgresql={"listen": "h:8008"})) == 3
 
 
 def test_missing_keys_say_what_to_write():
@@ -244,7 +244,7 @@ def test_the_sample_loads_and_shows_every_key(tmp_path):
 
     shown = SAMPLE
     hidden = {key for key in known_keys(NodeConfig) if f"{key.rpartition('.')[2]}:" not in shown}
-    assert hidden == {"tls", "tls.ca", "tls.cert", "tls.key"}
+    assert hidden == {"tls", "tls.ca", "tls.cert", "tls.key", "tls.ca_key"}
 
 
 def test_the_commented_part_of_the_sample_is_what_stands_without_it():
@@ -261,6 +261,6 @@ def test_the_commented_part_of_the_sample_is_what_stands_without_it():
 
 @pytest.mark.parametrize("key", [*known_keys(NodeConfig), *KNOWN_KEYS])
 def test_the_documentation_explains_every_key(key):
-    sections = {"raft", "http", "postgresql", "initdb", "bootstrap", "log"}
+    sections = {"raft", "http", "postgresql", "initdb", "bootstrap", "tls", "log"}
 
     assert key in sections or f"`{key}`" in DOCUMENTATION.read_text()
