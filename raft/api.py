@@ -128,7 +128,11 @@ class ReplicaConfig:
     listen: str
     """host:port; an empty host, or `*`, is every address."""
     members: Mapping[str, str]
-    """Name to advertised host:port of every voter, this one included."""
+    """Name to advertised host:port of those that found the group, this one included.
+
+    Once the group knows its members, only this replica's own address counts, and the others' where they are not found
+    at the addresses that the members say.
+    """
     election_min_s: float = 0.5
     election_max_s: float = 1.0
     heartbeat_s: float = 0.1
@@ -142,7 +146,7 @@ class Settings:
 
     name: str
     addresses: Mapping[str, str]
-    """Name to address of those that found the group; of no use once it exists."""
+    """Name to address of those that found the group; once it exists, what this replica says of its own."""
     election_min_s: float = 0.5
     election_max_s: float = 1.0
     heartbeat_s: float = 0.1

@@ -22,7 +22,7 @@ from raft.entries import members_entry, members_in
 from raft.follower import Follower
 from raft.journal import Journal
 from raft.leader import Leader
-from raft.members import Introduction, Members, MembersLog, founders
+from raft.members import Introduction, Members, MembersLog, founders, places_of
 from raft.messages import (
     Append,
     Appended,
@@ -183,7 +183,12 @@ class Core(SyncObj):
         self._consider_founding()
 
     def introduction(self) -> Introduction:
-        return Introduction(self.journal.identity.replica_id, self.journal.cluster_id, self.journal.incarnation)
+        journal, own_address = self.journal, self.settings.addresses.get(self.name, "")
+        return Introduction(journal.identity.replica_id, journal.cluster_id, journal.incarnation, own_address)
+
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """Where each member may be found, the likeliest first."""
+        return places_of(self.members.current, self.settings.addresses, self.introductions)
 
     def facts(self) -> Facts:
         inside, leader = self.inside, self.leader

@@ -83,6 +83,11 @@ class Engine(Generic[S]):
             ) from error
 
     @property
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """Where each member may be found, the likeliest first."""
+        return self._core.places()
+
+    @property
     def strangers(self) -> int:
         return self._core.strangers
 

@@ -6,10 +6,11 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias, get_args
 
-from raft import codec
+from raft import address, codec
+from raft.api import ReplicaError
 from raft.certificates import Subject
 from raft.codec import Message
-from raft.members import Introduction
+from raft.members import ADDRESS_LIMIT, Introduction
 from raft.refusals import RefusedError
 
 Kind: TypeAlias = Literal["raft", "request"]
@@ -32,7 +33,7 @@ class Introducer:
     ) -> None:
         self.own = own
         self.members = members
-        """Name to address, this replica included; replaced whole when it changes."""
+        """Name to address; replaced whole when it changes."""
         self._introduction = introduction
         self._certified = certified
         self._session = secrets.token_hex(8)
@@ -100,7 +101,7 @@ class Introducer:
             "incarnation": introduction.incarnation,
             "from": self.own.member,
             "replica_id": introduction.replica_id,
-            "address": self.members.get(self.own.member, ""),
+            "address": introduction.address,
         }
 
     def _check_certificate(self, who: str, hello: Message, shown: Subject | None) -> None:
@@ -121,6 +122,8 @@ class Introducer:
             raise RefusedError("cluster", f"belongs to cluster {message['cluster']!r}, ours is {self.own.cluster!r}")
 
     def _check_introduction(self, other: Introduction) -> None:
+        if other.address:
+            _check_address(other.address)
         own = self._introduction()
         if not own.cluster_id or not other.cluster_id:
             return
@@ -144,5 +147,15 @@ class Introducer:
             )
 
 
+def _check_address(place: str) -> None:
+    """It may come into the log, and to every member with it."""
+    try:
+        address.parse(place)
+    except ReplicaError as error:
+        raise RefusedError("protocol", f"says that it is at {place[:64]!r}, which is no address") from error
+    if len(place) > ADDRESS_LIMIT:
+        raise RefusedError("protocol", f"says an address of {len(place)} characters, over {ADDRESS_LIMIT}")
+
+
 def introduction_of(message: Message) -> Introduction:
-    return Introduction(message["replica_id"], message["cluster_id"], message["incarnation"])
+    return Introduction(message["replica_id"], message["cluster_id"], message["incarnation"], message["address"])

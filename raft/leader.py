@@ -142,8 +142,10 @@ class Leader:
             # the founders' addresses are each one's own: from here on they are the same everywhere
             self._core.write_members(members)
             return
-        present = {peer: said for peer, said in self._core.introductions.items() if peer in self._core.connected_peers}
-        if (wanted := mended(members, self._core.name, present, self._caught_up())) is not None:
+        own, known = self._core.name, self._core.introductions
+        present = {peer: said for peer, said in known.items() if peer in self._core.connected_peers}
+        present[own] = self._core.introduction()
+        if (wanted := mended(members, own, present, self._caught_up())) is not None:
             self._core.write_members(wanted)
 
     def _caught_up(self) -> set[str]:

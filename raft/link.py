@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raft import address, codec
@@ -40,7 +40,7 @@ class Link:
     def __init__(
         self,
         peer: str,
-        place: str,
+        places: Sequence[str],
         kind: Kind,
         *,
         introducer: Introducer,
@@ -50,7 +50,9 @@ class Link:
         events: LinkEvents,
     ) -> None:
         self.peer = peer
-        self.place = place
+        self.place = places[0]
+        """Where it is connected to, or was looked for last."""
+        self._places = places
         self._kind = kind
         self._introducer = introducer
         self._contexts = contexts
@@ -58,8 +60,9 @@ class Link:
         self._receives = receives
         self._events = events
         self._opening: Connection | None = None
+        self._met = False
         self._connection: Connection | None = None
-        self._problem: str | None = f"peer {peer} at {place}: not connected yet"
+        self._problem: str | None = f"peer {peer} at {self.place}: not connected yet"
         self._refusal: str | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"raft {kind} to {peer}", daemon=True)
@@ -86,10 +89,11 @@ class Link:
         connection = self._connection
         return connection is not None and connection.send(frame)
 
-    def move(self, place: str) -> None:
-        """The peer is at another address from now on."""
-        if place != self.place:
-            self.place = place
+    def move(self, places: Sequence[str]) -> None:
+        """The peer is at one of these from now on, most likely at the first; a connection to one of them stays."""
+        self._places = places
+        if self.place not in places:
+            self.place = places[0]
             self._end()
 
     def close(self) -> None:
@@ -103,20 +107,28 @@ class Link:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            place = self.place
-            try:
-                self._connect(place)
-            except RefusedError as error:
-                self._note(place, error)
-            except OtherProtocol as error:
-                self._note(place, RefusedError("protocol", str(error)))
-            except CodecError as error:
-                self._note(place, RefusedError("junk", f"sent what has no place here: {error}"))
-            except (OSError, ReplicaError) as error:
-                self._problem, self._refusal = f"peer {self.peer} at {place}: {address.reason(error)}", None
-            except Exception as error:  # noqa: BLE001  the thread must go on: without it the peer is lost for good
-                self._note(place, RefusedError("defect", f"was met with a defect: {type(error).__name__}: {error}"))
+            places = self._places
+            for place in places:
+                if self._visit(place) or self._closed.is_set() or places is not self._places:
+                    break
             self._closed.wait(random.uniform(*_RETRY_S))  # noqa: S311  spreads load, keeps no secret
+
+    def _visit(self, place: str) -> bool:
+        """Look for the peer at one place; True when it was there."""
+        self._met = False
+        try:
+            self._connect(place)
+        except RefusedError as error:
+            self._note(place, error)
+        except OtherProtocol as error:
+            self._note(place, RefusedError("protocol", str(error)))
+        except CodecError as error:
+            self._note(place, RefusedError("junk", f"sent what has no place here: {error}"))
+        except (OSError, ReplicaError) as error:
+            self._problem, self._refusal = f"peer {self.peer} at {place}: {address.reason(error)}", None
+        except Exception as error:  # noqa: BLE001  the thread must go on: without it the peer is lost for good
+            self._note(place, RefusedError("defect", f"was met with a defect: {type(error).__name__}: {error}"))
+        return self._met
 
     def _note(self, place: str, error: RefusedError) -> None:
         told = RefusedError(error.reason, f"peer {self.peer} at {place} {error}", self.peer)
@@ -124,10 +136,11 @@ class Link:
         self._refusals.note(told, place)
 
     def _connect(self, place: str) -> None:
+        self.place = place
         connection = Connection(socket.create_connection(address.parse(place), timeout=CONNECT_LIMIT_S))
         try:
             self._opening = connection
-            if self._closed.is_set() or place != self.place:
+            if self._closed.is_set() or place not in self._places:
                 return
             self._converse(connection)
         finally:
@@ -144,6 +157,7 @@ class Link:
         if not connection.begin():
             return
         self._connection = connection
+        self._met = True
         self._problem = self._refusal = None
         self._events.on_up(welcome)
         try:

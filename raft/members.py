@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 Role: TypeAlias = Literal["voter", "learner", "joining"]
 
-_TEXT_LIMIT = 255
+_TEXT_LIMIT = ADDRESS_LIMIT = 255
 MEMBERS_LIMIT = 64
 """Members of one group at most; far above what Raft is of use for."""
 
@@ -145,6 +145,8 @@ class Introduction:
     """Empty: it has never belonged to a group."""
     incarnation: int = 0
     """Grows when the group goes on without members that a majority was lost with."""
+    address: str = ""
+    """Where it wants to be looked for; empty when it does not say."""
 
 
 def founders(cluster: str, replicas: Mapping[str, str], addresses: Mapping[str, str]) -> tuple[str, Members]:
@@ -159,15 +161,39 @@ def mended(
 ) -> Members | None:
     """The next single step that a leader takes by itself, if one is due.
 
-    A voter that came with another replica id has lost its journal: it is a learner until it has caught up (R1).
+    A voter that came with another replica id has lost its journal: it is a learner until it has caught up (R1). Each
+    member knows best where it is.
     """
     for member in members.all:
-        introduction = introductions.get(member.name)
-        if member.name == own or introduction is None or introduction.replica_id == member.replica_id:
+        said = introductions.get(member.name)
+        if said is None:
             continue
-        role: Role = "joining" if member.voter else member.role
-        return members.with_member(replace(member, replica_id=introduction.replica_id, role=role))
+        there = replace(member, address=said.address or member.address)
+        if member.name != own and said.replica_id != member.replica_id:
+            role: Role = "joining" if member.voter else member.role
+            return members.with_member(replace(there, replica_id=said.replica_id, role=role))
+        if there != member:
+            return members.with_member(there)
     for member in members.all:
         if member.role == "joining" and member.name in caught_up:
             return members.with_member(replace(member, role="voter"))
     return None
+
+
+def places_of(
+    members: Members, configured: Mapping[str, str], introductions: Mapping[str, Introduction]
+) -> dict[str, tuple[str, ...]]:
+    """Where each member may be found, the likeliest first; before there are members, where the configuration says.
+
+    The members in force may be old news here. What somebody says of its address counts only for the very replica that
+    they name: another one under the same name must not be taken for it.
+    """
+    if not members.all:
+        return {name: (address,) for name, address in configured.items()}
+    found = {}
+    for member in members.all:
+        said = introductions.get(member.name)
+        own_word = said.address if said is not None and said.replica_id == member.replica_id else ""
+        candidates = dict.fromkeys((own_word, member.address, configured.get(member.name, "")))
+        found[member.name] = tuple(place for place in candidates if place) or (member.address,)
+    return found

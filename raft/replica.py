@@ -40,7 +40,7 @@ from raft.core import Facts
 from raft.disk import OsDisk
 from raft.engine import Engine, Key
 from raft.journal import Journal
-from raft.members import Members
+from raft.members import Introduction, Members
 from raft.messages import Message
 from raft.requests import Handlers, Requests
 from raft.transport import Transport, TransportEvents
@@ -118,6 +118,7 @@ class Replica(Generic[S]):
         self._numbers = itertools.count()
         self._session = secrets.token_hex(8)
         self._late_s = 0.0
+        self._places: dict[str, tuple[str, ...]] = {}
         self._disk: OsDisk
         self._journal: Journal
         self._transport: Transport
@@ -252,7 +253,7 @@ class Replica(Generic[S]):
             self._mailbox.post(action)
 
         events = TransportEvents(
-            on_introduced=lambda peer, said: post(lambda: self._engine.introduced(peer, said)),
+            on_introduced=lambda peer, said: post(lambda: self._on_introduced(peer, said)),
             on_connected=lambda peer: post(lambda: self._engine.connected(peer)),
             on_disconnected=lambda peer: post(lambda: self._engine.disconnected(peer)),
             on_message=self._on_message,
@@ -261,9 +262,10 @@ class Replica(Generic[S]):
             on_unanswered=self._requests.unanswered,
             on_refused=lambda peer, reason: post(lambda: self._on_event(PeerRefused(peer, reason))),
         )
+        self._places = self._engine.places
         return Transport(
             Subject(self._config.cluster, self._config.name),
-            self._config.members,
+            self._places,
             self._config.listen,
             self._config.tls,
             introduction=self._engine.introduction,
@@ -323,12 +325,20 @@ class Replica(Generic[S]):
         self._waiting.complete(key, lambda future: future.set_result(outcome))
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, MembersChanged):
-            # members' places are the transport's business as well
-            self._on_members(event.members)
+        if isinstance(event, MembersChanged) and self._thread is not None:
+            self._follow_members()
         self._on_event(event)
 
-    def _on_members(self, members: Members) -> None: ...
+    def _on_introduced(self, peer: str, said: Introduction) -> None:
+        self._engine.introduced(peer, said)
+        self._follow_members()
+
+    def _follow_members(self) -> None:
+        """Look for the members, and let them in, as they are in force now."""
+        places = self._engine.places
+        if places != self._places:
+            self._places = places
+            self._transport.set_members(places)
 
     def _fail(self, reason: str) -> None:
         """Fail-stop: say nothing more to anybody, and tell the owner."""

@@ -6,7 +6,7 @@ log has one writer and one reader, and the lock on its cipher is hardly ever fou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raft import codec, messages
@@ -57,7 +57,7 @@ class Transport:
     def __init__(
         self,
         own: Subject,
-        members: Mapping[str, str],
+        members: Mapping[str, Sequence[str]],
         listen: str,
         security: Tls | None,
         *,
@@ -90,16 +90,16 @@ class Transport:
             for link in peer.both():
                 link.start()
 
-    def set_members(self, members: Mapping[str, str]) -> None:
-        """Name to address of all members, this replica included, from now on.
+    def set_members(self, members: Mapping[str, Sequence[str]]) -> None:
+        """Name to addresses, the likeliest first, of all members from now on.
 
         For one thread, the owner's; waits for nothing. Of a peer that was dropped nothing more is told.
         """
         before = self._peers
-        self._introducer.members = dict(members)
+        self._introducer.members = {name: places[0] for name, places in members.items()}
         self._peers = {
-            name: before.get(name) or self._meet(name, place)
-            for name, place in members.items()
+            name: before.get(name) or self._meet(name, places)
+            for name, places in members.items()
             if self._introducer.is_peer(name)
         }
         for name, peer in self._peers.items():
@@ -154,7 +154,7 @@ class Transport:
             for link in peer.both():
                 link.close()
 
-    def _meet(self, name: str, place: str) -> _Peer:
+    def _meet(self, name: str, places: Sequence[str]) -> _Peer:
         raft = LinkEvents(
             on_up=lambda welcome: self._link_up(peer, welcome),
             on_down=lambda: self._link_down(peer),
@@ -166,15 +166,17 @@ class Transport:
             on_message=lambda message: self._events.on_answer(name, message),
         )
         peer = _Peer(
-            self._link(name, place, "raft", receives=frozenset(), events=raft),
-            self._link(name, place, "request", receives=frozenset({"answer"}), events=request),
+            self._link(name, places, "raft", receives=frozenset(), events=raft),
+            self._link(name, places, "request", receives=frozenset({"answer"}), events=request),
         )
         return peer
 
-    def _link(self, name: str, place: str, kind: Kind, *, receives: frozenset[str], events: LinkEvents) -> Link:
+    def _link(
+        self, name: str, places: Sequence[str], kind: Kind, *, receives: frozenset[str], events: LinkEvents
+    ) -> Link:
         return Link(
             name,
-            place,
+            places,
             kind,
             introducer=self._introducer,
             contexts=self._contexts,

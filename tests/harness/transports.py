@@ -21,6 +21,7 @@ class Party:
 
     def __init__(self, name, members, certificates=None, *, cluster="c", listen=None, holds=False):
         self.name = name
+        self.members = members
         self.said = Introduction(f"id of {name}", "", 0)
         self.told = []
         self.messages = {peer: [] for peer in members}
@@ -31,7 +32,7 @@ class Party:
         self.held = []
         self.transport = Transport(
             Subject(cluster, name),
-            members,
+            alternatives(members),
             listen or members[name],
             certificates and certificates.member(name),
             introduction=lambda: self.said,
@@ -51,6 +52,9 @@ class Party:
         self.transport.listen()
         self.transport.start()
         return self
+
+    def set_members(self, members):
+        self.transport.set_members(alternatives(members))
 
     def take(self, peer, message, done):
         self.messages.setdefault(peer, []).append(message)
@@ -85,6 +89,11 @@ class Party:
 
     def close(self):
         self.transport.close()
+
+
+def alternatives(members):
+    """Name to places, given name to address or to places."""
+    return {name: (place,) if isinstance(place, str) else place for name, place in members.items()}
 
 
 class Stranger:

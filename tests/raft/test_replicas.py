@@ -508,3 +508,54 @@ def test_a_commit_takes_milliseconds(cluster):
             cluster.propose(name, b"%d" % number, f"{name} {number}")
             took_s.append(time.monotonic() - began_s)
         assert sorted(took_s)[7] < limit_s
+
+
+# -- members and places that change ---------------------------------------------------------------------
+
+
+def move(cluster, name):
+    """Stop a member, and start it at another address, which nobody but itself has in its configuration."""
+    if name in cluster.running:
+        cluster.stop(name)
+    place = cluster.unused_place()
+    replica = cluster.replica(name, listen=place, members={**cluster.members, name: place})
+    replica.start()
+    cluster.running[name] = replica
+    return place
+
+
+def place_of(replica, name):
+    member = replica.status().members.get(name)
+    return member and member.address
+
+
+def test_a_member_that_comes_back_elsewhere_is_found_by_all_and_by_one_that_was_away(cluster, wait):
+    cluster.start()
+    cluster.propose(cluster.leader(), b"before")
+    moving, away = cluster.followers()
+    cluster.stop(away)
+    place = move(cluster, moving)
+    leader = cluster.leader()
+    assert isinstance(cluster.propose(leader, b"meanwhile"), Applied)
+    wait(lambda: place_of(cluster.running[leader], moving) == place)
+    cluster.start(away)
+    cluster.leader()
+    wait(lambda: cluster.states() == [(b"before", b"meanwhile")] * 3)
+    wait(lambda: place_of(cluster.running[away], moving) == place)
+
+
+def test_a_whole_group_that_was_moved_while_it_was_down_finds_itself_by_its_configuration(cluster, wait):
+    cluster.start()
+    cluster.propose(cluster.leader(), b"before")
+    wait(lambda: cluster.states() == [(b"before",)] * 3)
+    cluster.stop()
+    cluster.members = {name: cluster.unused_place() for name in cluster.members}
+    cluster.start()
+    assert isinstance(cluster.propose(cluster.leader(), b"after"), Applied)
+    wait(
+        lambda: all(
+            place_of(replica, name) == place
+            for replica in cluster.running.values()
+            for name, place in cluster.members.items()
+        )
+    )

@@ -132,7 +132,7 @@ def test_a_member_that_is_added_gets_connected_both_ways(meet, places, certifica
     meet.parties.append(n3)
     wait(lambda: "'n3' is no other member of cluster 'c'" in str(n3.problem("n1")))
     for party in (n1, n2):
-        party.transport.set_members(places)
+        party.set_members(places)
     wait(lambda: all(party.connected(peer) for party, peer in ((n1, "n3"), (n2, "n3"), (n3, "n1"), (n3, "n2"))))
     assert n3.send("n1", 7)
     wait(lambda: n1.terms("n3") == [7])
@@ -142,7 +142,7 @@ def test_a_member_that_is_added_gets_connected_both_ways(meet, places, certifica
 
 def test_a_member_that_is_dropped_is_out_both_ways_and_not_told_of_any_more(meet, places, wait):
     n1, _, n3 = meet("n1", "n2", "n3")
-    n1.transport.set_members({name: places[name] for name in ("n1", "n2")})
+    n1.set_members({name: places[name] for name in ("n1", "n2")})
     told = len(n1.told)
     assert not n1.send("n3")
     assert n1.transport.ask("n3", {"type": "ping"}) == "'n3' is no member of this cluster"
@@ -157,8 +157,8 @@ def test_a_member_that_is_dropped_and_added_again_is_connected_again(meet, place
     n1, n2 = meet("n1", "n2")
     both = {name: places[name] for name in ("n1", "n2")}
     for _ in range(5):
-        n1.transport.set_members({"n1": places["n1"]})
-        n1.transport.set_members(both)
+        n1.set_members({"n1": places["n1"]})
+        n1.set_members(both)
     wait(lambda: n1.connected("n2") and n2.connected("n1"))
     wait(lambda: n1.send("n2", 9) and 9 in n2.terms("n1"))
     assert [event for event in n1.told if event[:2] in (("connected", "n2"), ("disconnected", "n2"))][-1][
@@ -173,7 +173,7 @@ def test_a_member_that_moves_is_found_at_its_new_address(meet, places, certifica
     wait(lambda: not n1.connected("n2"))
     there = Party("n2", moved, certificates).start()
     meet.parties.append(there)
-    n1.transport.set_members(moved)
+    n1.set_members(moved)
     wait(lambda: n1.connected("n2") and there.connected("n1"))
     assert next(status.address for status in n1.transport.status({})) == places["n3"]
 
@@ -184,10 +184,38 @@ def test_an_address_that_changes_while_connected_is_gone_to(meet, places, certif
     other.said = n2.said
     other.transport.listen()
     meet.parties.append(other)
-    n1.transport.set_members({"n1": places["n1"], "n2": places["n3"]})
+    n1.set_members({"n1": places["n1"], "n2": places["n3"]})
     wait(lambda: n1.connected("n2") and ("disconnected", "n2") in n1.told)
     n1.send("n2", 5)
     wait(lambda: other.terms("n1") == [5])
+
+
+def test_a_member_that_may_be_at_several_places_is_looked_for_at_each(meet, places, certificates, wait):
+    n1, n2 = meet("n1", "n2")
+    n1.set_members({"n1": places["n1"], "n2": (places["n3"], places["n2"])})
+    time.sleep(0.1)
+    assert n1.connected("n2")  # it is where it may be
+    n2.close()
+    wait(lambda: not n1.connected("n2"))
+    there = Party("n2", {"n1": places["n1"], "n2": places["n3"]}, certificates).start()
+    meet.parties.append(there)
+    wait(lambda: n1.connected("n2") and there.connected("n1"))
+    there.close()
+    wait(lambda: not n1.connected("n2"))
+    back = Party("n2", {"n1": places["n1"], "n2": places["n2"]}, certificates).start()
+    meet.parties.append(back)
+    wait(lambda: n1.connected("n2") and back.connected("n1"))
+
+
+def test_what_is_no_address_is_not_taken_for_one(meet, places, certificates, wait):
+    n1, n2 = meet("n1", "n2")
+    n2.said = Introduction("id of n2", "", 0, "nowhere")
+    n2.close()
+    again = Party("n2", n2.members, certificates)
+    again.said = n2.said
+    meet.parties.append(again.start())
+    wait(lambda: "says that it is at 'nowhere', which is no address" in str(again.problem("n1")))
+    assert not n1.connected("n2")
 
 
 def test_a_name_is_looked_up_at_each_connect_and_a_slow_lookup_stops_nobody(
@@ -212,7 +240,7 @@ def test_a_name_is_looked_up_at_each_connect_and_a_slow_lookup_stops_nobody(
     n1.start()
     wait(lambda: n1.connected("n3"))
     assert not n1.send("n2")
-    n1.transport.set_members({**places, "n2": f"n2.test:{port}"})
+    n1.set_members({**places, "n2": f"n2.test:{port}"})
     n1.transport.status({})
     assert time.monotonic() - began_s < 5
     answers["n2.test"] = "127.0.0.2"

@@ -5,6 +5,7 @@ A `Bench` is one replica whose peers are played by the test. A `Group` is severa
 
 import itertools
 import random
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import msgpack
@@ -155,8 +156,8 @@ class Bench:
                 self.meet(peer)
         return self
 
-    def meet(self, peer, identity=None, cluster_id=""):
-        self.engine.introduced(peer, Introduction(identity or replica_id(peer), cluster_id, 0))
+    def meet(self, peer, identity=None, cluster_id="", place=""):
+        self.engine.introduced(peer, Introduction(identity or replica_id(peer), cluster_id, 0, place))
         self.engine.connected(peer)
         self.reachable.add(peer)
 
@@ -353,11 +354,14 @@ class Group:
         self._connect(name)
         return self.replicas[name]
 
-    def restart(self, name):
-        """A loss of power."""
+    def restart(self, name, *, place=None):
+        """A loss of power; with `place` it comes back at another address."""
         for other in self._others(name):
             other.lose(name)
-        self.replicas[name].restart()
+        replica = self.replicas[name]
+        if place is not None:
+            replica.settings = replace(replica.settings, addresses={**replica.settings.addresses, name: place})
+        replica.restart()
         self._connect(name)
 
     def stop(self, name):

@@ -115,9 +115,9 @@ def test_a_crash_in_the_middle_of_founding_leads_to_the_same_group():
 
 def test_founders_introduce_themselves_with_the_group():
     bench = Bench()
-    assert bench.engine.introduction() == Introduction("id-n1", "", 0)
+    assert bench.engine.introduction() == Introduction("id-n1", "", 0, "n1:7000")
     bench.found()
-    assert bench.engine.introduction() == Introduction("id-n1", founding_of(*NAMES)[0], 0)
+    assert bench.engine.introduction() == Introduction("id-n1", founding_of(*NAMES)[0], 0, "n1:7000")
 
 
 def test_the_first_leader_writes_the_founders_into_the_log():

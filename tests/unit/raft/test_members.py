@@ -1,5 +1,6 @@
 """Who belongs to the group: values, their form in the log, which steps are safe, and what is in force where."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raft.entries import COMMAND, MEMBERS, NO_OP, members_entry, members_in
-from raft.members import Introduction, Member, Members, MembersLog, founders, mended
+from raft.members import Introduction, Member, Members, MembersLog, founders, mended, places_of
 from raft.progress import majority_of
 from tests.unit.raft.bench import replica_id, voters, with_role
 
@@ -63,7 +64,15 @@ def test_the_last_voter_stays():
 # -- what a leader does by itself ----------------------------------------------------------------------
 
 
-introductions = st.dictionaries(names, st.builds(Introduction, st.sampled_from(["x", "y", "z"]), st.just("cafe")))
+introductions = st.dictionaries(
+    names,
+    st.builds(
+        Introduction,
+        st.sampled_from(["x", "y", "z"]),
+        st.just("cafe"),
+        address=st.sampled_from(["", "here:1", "elsewhere:1"]),
+    ),
+)
 
 
 @given(groups, introductions, st.sets(names))
@@ -73,7 +82,7 @@ def test_every_step_that_a_leader_takes_by_itself_is_safe(group, said, caught_up
     if wanted is not None:
         assert group.objection(wanted) is None
         assert wanted.names == group.names
-        assert wanted.get("n1") == group.get("n1")
+        assert replace(wanted.get("n1"), address="") == replace(group.get("n1"), address="")
 
 
 @given(groups, introductions, st.sets(names))
@@ -82,7 +91,7 @@ def test_what_a_leader_does_by_itself_comes_to_an_end(group, said, caught_up):
     steps = 0
     while (wanted := mended(group, "n1", said, caught_up)) is not None:
         group, steps = wanted, steps + 1
-        assert steps <= 10
+        assert steps <= 15
 
 
 def test_a_voter_that_comes_with_another_journal_is_joining():
@@ -105,6 +114,47 @@ def test_one_that_is_joining_is_a_voter_once_it_has_caught_up():
 
 def test_a_stranger_is_not_made_a_member():
     assert mended(voters("n1", "n2"), "n1", {"n9": Introduction("some journal", "")}, {"n9"}) is None
+
+
+def test_a_member_that_says_another_address_is_written_there_one_at_a_time():
+    said = {name: Introduction(replica_id(name), "", address=f"{name}:9") for name in ("n1", "n2", "n3")}
+    group, written = voters("n1", "n2", "n3"), []
+    while (group := mended(group, "n1", said, set()) or group) not in written:
+        written.append(group)
+    assert [[member.address for member in group.all] for group in written] == [
+        ["n1:9", "n2:7000", "n3:7000"],
+        ["n1:9", "n2:9", "n3:7000"],
+        ["n1:9", "n2:9", "n3:9"],
+    ]
+    assert all((member.replica_id, member.role) == (replica_id(member.name), "voter") for member in group.all)
+
+
+def test_one_that_says_no_address_stays_where_it_was():
+    assert mended(voters("n1", "n2"), "n1", {"n2": Introduction("id-n2", "")}, set()) is None
+
+
+# -- where they are ------------------------------------------------------------------------------------
+
+
+CONFIGURED = {"n1": "n1:1", "n2": "n2:1"}
+
+
+def test_before_there_are_members_they_are_where_the_configuration_says():
+    assert places_of(Members(), CONFIGURED, {}) == {"n1": ("n1:1",), "n2": ("n2:1",)}
+
+
+def test_then_only_members_are_looked_for_where_they_are_known_to_be():
+    assert places_of(voters("n2", "n3"), CONFIGURED, {}) == {"n2": ("n2:7000", "n2:1"), "n3": ("n3:7000",)}
+
+
+def test_a_member_knows_best_where_it_is():
+    said = {"n2": Introduction("id-n2", "", address="n2:9")}
+    assert places_of(voters("n2"), CONFIGURED, said) == {"n2": ("n2:9", "n2:7000", "n2:1")}
+
+
+def test_another_replica_under_a_members_name_is_not_gone_to():
+    said = {"n2": Introduction("another journal", "", address="n2:9"), "n4": Introduction("id-n4", "", address="n4:9")}
+    assert places_of(voters("n2"), CONFIGURED, said) == {"n2": ("n2:7000", "n2:1")}
 
 
 # -- founding ------------------------------------------------------------------------------------------

@@ -144,6 +144,30 @@ def test_an_address_changes_without_anybody_becoming_another(leader):
     assert leader.members.get("n2").address == "elsewhere:7000"
 
 
+def test_a_member_that_comes_back_elsewhere_is_written_there_by_the_leader():
+    group = Group(*NAMES)
+    leader = group.led_by("n1")
+    group.cut_off("n3")
+    group.restart("n2", place="elsewhere:1")
+    group.until(lambda: leader.members.get("n2") == Member("n2", "id-n2", "elsewhere:1", "voter"))
+    group.run(0.5)
+    last = leader.journal.last_index
+    group.heal()
+    group.until(lambda: group["n3"].engine.places["n2"][0] == "elsewhere:1")
+    group.run(3)
+    assert leader.journal.last_index == last
+    assert group["n3"].members == leader.members
+    assert leader.engine.places["n2"] == ("elsewhere:1", address("n2"))
+
+
+def test_a_leader_that_has_moved_writes_its_own_address():
+    group = Group(*NAMES)
+    group.led_by("n1")
+    group.restart("n1", place="elsewhere:1")
+    group.led_by("n1")
+    group.until(lambda: group["n2"].members.get("n1") == Member("n1", "id-n1", "elsewhere:1", "voter"))
+
+
 def test_a_removed_voter_counts_no_more_and_is_sent_nothing(leader):
     ask(leader, voters("n1", "n2"))
     leader.forget()
