@@ -105,6 +105,32 @@ def issue(
     return builder.sign(authority.key, hashes.SHA256())
 
 
+def renewed(authority: Authority, certificate: Certificate, *, serial: int, now: datetime) -> Certificate:
+    """The same member, key and hosts again, for as long as before; refused when the authority's end is in the way.
+
+    With the same key one file is replaced, so that certificate and key fit at every moment.
+    """
+    subject, life = subject_of(certificate), expires_at(certificate) - certificate.not_valid_before_utc
+    if subject.cluster != authority.cluster:
+        raise CertificateError(
+            f"the certificate is for {subject.member!r} of cluster {subject.cluster!r},"
+            f" the authority is that of {authority.cluster!r}"
+        )
+    fresh = issue(
+        authority,
+        subject.member,
+        _ec_key(certificate),
+        hosts=hosts_of(certificate),
+        serial=serial,
+        now=now,
+        valid_for=life - CLOCK_TOLERANCE,
+    )
+    end = expires_at(authority.certificate)
+    if expires_at(fresh) == end <= expires_at(certificate):
+        raise CertificateError(f"the authority itself expires on {words(end)}: another one must follow it")
+    return fresh
+
+
 def request(subject: Subject, key: PrivateKey) -> CertificateSigningRequest:
     """What a new member sends instead of its key."""
     name = _name(subject.cluster, subject.member)
@@ -132,9 +158,45 @@ def requested_key(asked: CertificateSigningRequest, subject: Subject) -> PublicK
 
 
 def subject_of(holder: Certificate | CertificateSigningRequest) -> Subject:
-    return Subject(
-        cluster=_only(holder.subject, NameOID.ORGANIZATION_NAME), member=_only(holder.subject, NameOID.COMMON_NAME)
-    )
+    return _subject(holder.subject)
+
+
+def issuer_of(certificate: Certificate) -> Subject:
+    """Who signed it, by its own words."""
+    return _subject(certificate.issuer)
+
+
+def is_authority(certificate: Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def hosts_of(certificate: Certificate) -> tuple[str, ...]:
+    """The DNS names and IP addresses that stand in it."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    known = (name for name in names if isinstance(name, x509.DNSName | x509.IPAddress))
+    return tuple(str(name.value) for name in known)
+
+
+def is_signed_by(certificate: Certificate, issuer: Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def authority_with(trusted: Iterable[Certificate], key: PrivateKey) -> Authority:
+    """The one of the trusted authorities whose key this is."""
+    for certificate in trusted:
+        if certificate.public_key() == key.public_key():
+            return Authority(certificate, key)
+    raise CertificateError("the authority's key belongs to none of the trusted authorities")
 
 
 def expires_at(certificate: Certificate) -> datetime:
@@ -210,6 +272,10 @@ def _name(cluster: str, common: str) -> x509.Name:
     )
 
 
+def _subject(name: x509.Name) -> Subject:
+    return Subject(cluster=_only(name, NameOID.ORGANIZATION_NAME), member=_only(name, NameOID.COMMON_NAME))
+
+
 def _only(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
     """The one value of an attribute: with two of them, readers could disagree about whom it names."""
     values = [attribute.value for attribute in name.get_attributes_for_oid(oid)]
@@ -270,8 +336,9 @@ def _dns_name(host: str) -> x509.GeneralName:
     return x509.DNSName(name)
 
 
-def _ec_key(holder: CertificateSigningRequest) -> PublicKey:
+def _ec_key(holder: Certificate | CertificateSigningRequest) -> PublicKey:
     key = holder.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise CertificateError("the request's key is of another kind than ours (EC P-256)")
+        what = "certificate" if isinstance(holder, Certificate) else "request"
+        raise CertificateError(f"the {what}'s key is of another kind than ours (EC P-256)")
     return key

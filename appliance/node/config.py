@@ -125,6 +125,11 @@ class TlsSection(_Section):
     key: AbsolutePath = Field(description="an absolute path, of a file of mode 0600")
     ca_key: AbsolutePath | None = Field(None, description="an absolute path: where this node may issue certificates")
 
+    @property
+    def issuing_key(self) -> Path:
+        """Where the authority's key lies, if this node has it."""
+        return self.ca_key or self.ca.with_name("ca.key")
+
 
 class LogSection(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")

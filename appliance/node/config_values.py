@@ -57,7 +57,7 @@ def _absolute(path: Path) -> Path:
     return path
 
 
-def _node_name(name: str) -> str:
+def node_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no node name; write letters, digits, '.', '_' and '-', at most 63, like pg1")
     return name
@@ -114,7 +114,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 ListenList = Annotated[str, AfterValidator(_listen_list)]
 Reachable = Annotated[str, AfterValidator(_reachable)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-NodeName = Annotated[str, AfterValidator(_node_name)]
+NodeName = Annotated[str, AfterValidator(node_name)]
 SqlName = Annotated[str, AfterValidator(_sql_name)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 ElectionTimeout = Annotated[tuple[Seconds, Seconds], AfterValidator(_election_timeout)]

@@ -14,12 +14,15 @@ def now():
 
 
 class Certificates:
-    def __init__(self, directory, cluster="c"):
+    def __init__(self, directory, cluster="c", *, with_key=False):
+        """`with_key`: the authority's key lies beside its certificate, so that nodes may issue."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.cluster = cluster
         self.authority = self.new_authority()
         self.trust(self.authority)
+        if with_key:
+            write(self.directory / "ca.key", certificates.key_to_pem(self.authority.key))
 
     def new_authority(self, issued=None, valid_for=10 * YEAR):
         return certificates.make_authority(
@@ -49,6 +52,12 @@ class Certificates:
         write(tls.cert, certificates.certificates_to_pem([certificate]))
         write(tls.key, certificates.key_to_pem(key))
         return tls
+
+    def aged_member(self, name, lived, **more):
+        """Whose certificate has this share of its life behind it."""
+        life = timedelta(days=90)
+        issued = now() + certificates.CLOCK_TOLERANCE - (life + certificates.CLOCK_TOLERANCE) * lived
+        return self.member(name, issued=issued, valid_for=life, **more)
 
     def tls(self, name):
         return Tls(self.directory / "ca.crt", self.directory / f"{name}.crt", self.directory / f"{name}.key")

@@ -162,3 +162,41 @@ def test_junk_is_refused_in_words(junk):
 def test_a_key_of_another_kind_is_refused(key):
     with pytest.raises(CertificateError, match="another kind"):
         certificates.key_from_pem(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_a_renewal_keeps_everything_but_its_time():
+    ca = authority()
+    old = issue(ca, valid_for=90 * DAY)
+    fresh = certificates.renewed(ca, old, serial=10, now=NOW + 60 * DAY)
+
+    assert certificates.subject_of(fresh) == certificates.subject_of(old)
+    assert certificates.hosts_of(fresh) == certificates.hosts_of(old) == ("db1.example", "10.0.0.1", "fd00::1")
+    assert fresh.public_key() == old.public_key()
+    assert fresh.serial_number == 10
+    assert certificates.expires_at(fresh) == certificates.expires_at(old) + 60 * DAY
+
+
+def test_a_renewal_that_cannot_outlast_the_authority_is_refused():
+    """Else it would be renewed again and again, for ever shorter times."""
+    ca = authority(valid_for=100 * DAY)
+    last = certificates.renewed(ca, issue(ca, valid_for=90 * DAY), serial=10, now=NOW + 60 * DAY)
+    assert certificates.expires_at(last) == certificates.expires_at(ca.certificate)
+
+    with pytest.raises(CertificateError, match="the authority itself expires on 2027-03-03 12:00:00 UTC"):
+        certificates.renewed(ca, last, serial=11, now=NOW + 90 * DAY)
+
+
+def test_another_clusters_authority_renews_nothing():
+    with pytest.raises(CertificateError, match="of cluster 'c', the authority is that of 'd'"):
+        certificates.renewed(authority("d"), issue(authority()), serial=10, now=NOW)
+
+
+def test_of_several_authorities_the_one_whose_key_is_here_issues():
+    old, new = authority(serial=7), authority(serial=8)
+    both = [new.certificate, old.certificate]
+
+    assert certificates.authority_with(both, old.key) == old
+    assert certificates.is_signed_by(issue(old), old.certificate)
+    assert not certificates.is_signed_by(issue(old), new.certificate)
+    with pytest.raises(CertificateError, match="belongs to none of the trusted authorities"):
+        certificates.authority_with(both, certificates.new_key())

@@ -1,0 +1,282 @@
+"""`appliance certs` with real files, whose chains openssl and Python's ssl verify."""
+
+import json
+import os
+import pwd
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raft.tls import Sealed
+from tests.harness.certificates import Certificates
+
+
+@pytest.fixture
+def place(tmp_path, appliance):
+    directory = tmp_path / "certificates"
+    assert appliance("certs", "init", "--cluster", "shop", "--dir", directory).code == 0
+    return directory
+
+
+def issue(appliance, place, member="n1", *more):
+    ran = appliance("certs", "issue", member, "--dir", place, *more)
+    assert ran.code == 0, ran.err
+
+
+def node_file(place, member="n1", **tls):
+    config = place.parent / f"{member}.yml"
+    given = {"ca": place / "ca.crt", "cert": place / f"{member}.crt", "key": place / f"{member}.key"} | tls
+    members = {"n1": "10.0.0.1:7400", "n2": "10.0.0.2:7400", "n3": "10.0.0.3:7400"}
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "name": member,
+                "cluster": "shop",
+                "members": members,
+                "state_dir": str(place.parent),
+                "tls": {key: str(path) for key, path in given.items()},
+            }
+        )
+    )
+    return config
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+def shown(appliance, *files):
+    ran = appliance("certs", "show", *files, "-o", "json")
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+def trusts(ca, server, host):
+    """Python's own client with the authorities of `ca` talks to the server, by its host name."""
+    listening = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    listening.load_cert_chain(server.with_suffix(".crt"), server.with_suffix(".key"))
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = ssl.create_default_context(cafile=ca).wrap_bio(received, to_send, server_hostname=host)
+    answering = Sealed(listening, server=True)
+    for _ in range(4):
+        try:
+            asking.do_handshake()
+        except ssl.SSLWantReadError:
+            answering.receive(to_send.read())
+            answering.established()
+            received.write(answering.to_send())
+        except ssl.SSLCertVerificationError:
+            return False
+        else:
+            return True
+    raise AssertionError("the handshake does not end")
+
+
+def test_what_is_issued_is_trusted_by_its_hosts(place, appliance):
+    issue(appliance, place, "n1", "--host", "10.0.0.1", "--host", "db1.example")
+
+    assert trusts(place / "ca.crt", place / "n1", "db1.example")
+    assert trusts(place / "ca.crt", place / "n1", "10.0.0.1")
+    assert not trusts(place / "ca.crt", place / "n1", "db2.example")
+    verified = subprocess.run(
+        ["openssl", "verify", "-x509_strict", "-CAfile", place / "ca.crt", place / "n1.crt"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_keys_are_for_their_owner_only(place, appliance):
+    issue(appliance, place)
+
+    assert [mode(place / name) for name in ("ca.key", "n1.key")] == [0o600, 0o600]
+    assert [mode(place / name) for name in ("ca.crt", "n1.crt")] == [0o644, 0o644]
+    assert sorted(os.listdir(place)) == ["ca.crt", "ca.key", "n1.crt", "n1.key"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for others")
+def test_root_writes_for_the_owner_of_the_directory(place, tmp_path, appliance):
+    nobody = pwd.getpwnam("nobody")
+    out = tmp_path / "out"
+    out.mkdir()
+    os.chown(out, nobody.pw_uid, nobody.pw_gid)
+
+    issue(appliance, place, "n1", "--out", out)
+
+    assert {(out / name).stat().st_uid for name in ("n1.crt", "n1.key")} == {nobody.pw_uid}
+    assert not (place / "n1.crt").exists()
+
+
+def test_without_a_host_it_is_the_members_name(place, appliance):
+    issue(appliance, place, "db-1")
+
+    assert shown(appliance, place / "db-1.crt")[0]["hosts"] == ["db-1"]
+
+
+def test_show_says_whom_by_whom_and_how_long(place, appliance):
+    issue(appliance, place, "n1", "--host", "db1", "--valid-for", "30d")
+    (member,), (authority,) = shown(appliance, place / "n1.crt"), shown(appliance, place / "ca.crt")
+
+    assert (member["member"], member["cluster"], member["hosts"]) == ("n1", "shop", ["db1"])
+    assert member["issuer"] == authority["member"] == authority["issuer"]
+    assert (member["authority"], authority["authority"]) == (False, True)
+    assert member["valid_from"] < member["renew_at"] < member["expires_at"] < authority["expires_at"]
+    assert member["state"] == "valid"
+    assert len(member["fingerprint"]) == 64
+
+    table = appliance("certs", "show", place / "n1.crt", place / "ca.crt").out.splitlines()
+    assert [line.split()[0] for line in table] == ["NAME", "n1", authority["member"][:16]]
+
+
+@pytest.mark.parametrize(("lived", "state"), [(0.1, "valid"), (0.7, "due"), (1.1, "expired")])
+def test_show_says_what_is_due_and_what_expired(tmp_path, appliance, lived, state):
+    made = Certificates(tmp_path / "aged", "shop")
+    tls = made.aged_member("n1", lived)
+
+    assert shown(appliance, tls.cert)[0]["state"] == state
+
+
+def test_show_and_renew_find_the_files_of_the_node(place, appliance):
+    issue(appliance, place, "n1", "--host", "db1", "--valid-for", "30d")
+    config, key = node_file(place), (place / "n1.key").read_bytes()
+    before = shown(appliance, "--config", config)
+
+    ran = appliance("certs", "renew", "--config", config)
+
+    after = shown(appliance, "--config", config)
+    assert ran.code == 0, ran.err
+    assert [each["file"] for each in after] == [str(place / "n1.crt"), str(place / "ca.crt")]
+    assert after[0]["fingerprint"] != before[0]["fingerprint"]
+    assert after[0]["hosts"] == ["db1"]
+    assert after[1] == before[1]
+    assert (place / "n1.key").read_bytes() == key
+    assert trusts(place / "ca.crt", place / "n1", "db1")
+
+
+def test_a_renewal_gives_back_what_had_expired(tmp_path, appliance):
+    made = Certificates(tmp_path / "aged", "shop", with_key=True)
+    made.aged_member("n1", 1.1)
+    config = node_file(tmp_path / "aged")
+
+    assert appliance("certs", "renew", "--config", config).code == 0
+    assert shown(appliance, tmp_path / "aged" / "n1.crt")[0]["state"] == "valid"
+
+
+def test_a_node_without_the_authoritys_key_cannot_renew(place, appliance):
+    issue(appliance, place)
+    before = (place / "n1.crt").read_bytes()
+
+    ran = appliance("certs", "renew", "--config", node_file(place, ca_key=place / "elsewhere.key"))
+
+    assert ran.code == 1
+    assert "elsewhere.key: no such file" in ran.err
+    assert (place / "n1.crt").read_bytes() == before
+
+
+def test_a_node_without_tls_has_no_certificates(tmp_path, appliance):
+    config = tmp_path / "node.yml"
+    config.write_text('{name: n1, cluster: shop, members: {n1: "10.0.0.1:7400"}, state_dir: /var/lib/appliance}')
+
+    ran = appliance("certs", "renew", "--config", config)
+
+    assert (ran.code, "no tls in it" in ran.err) == (1, True)
+
+
+def test_nothing_is_overwritten_unasked(place, appliance):
+    issue(appliance, place)
+    before = {file: (place / file).read_bytes() for file in os.listdir(place)}
+
+    again = appliance("certs", "init", "--cluster", "shop", "--dir", place)
+    twice = appliance("certs", "issue", "n1", "--dir", place)
+
+    assert (again.code, twice.code) == (4, 4)
+    assert "ca.crt is there already" in again.err
+    assert "n1.crt" in twice.err
+    assert {file: (place / file).read_bytes() for file in os.listdir(place)} == before
+    issue(appliance, place, "n1", "--replace")
+    assert (place / "n1.key").read_bytes() != before["n1.key"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("issue", "ca"), 4, "its files would be the authority's"),
+        (("issue", "n 1"), 2, "MEMBER: 'n 1' is no node name"),
+        (("issue", "n1", "--valid-for", "3 weeks"), 2, "--valid-for: '3 weeks' is no life"),
+        (("issue", "n1", "--valid-for", "0d"), 2, "--valid-for: '0d' is no life"),
+        (("issue", "n1", "--valid-for", "101y"), 2, "--valid-for: '101y' is no life"),
+        (("issue", "n1", "--host", "a b"), 1, "'a b' is neither a DNS name nor an IP address"),
+        (("rotate-ca", "finish"), 4, "no rotation is under way"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_leaves_no_file(place, appliance, words, code, said):
+    ran = appliance("certs", *words, "--dir", place)
+
+    assert ran.code == code
+    assert said in ran.err
+    assert sorted(os.listdir(place)) == ["ca.crt", "ca.key"]
+
+
+def test_no_authority_is_said_with_the_file(tmp_path, appliance):
+    ran = appliance("certs", "issue", "n1", "--dir", tmp_path)
+
+    assert (ran.code, f"{tmp_path / 'ca.crt'}: no such file" in ran.err) == (1, True)
+
+
+def test_an_authoritys_key_that_is_another_ones_is_said(place, tmp_path, appliance):
+    other = tmp_path / "other"
+    appliance("certs", "init", "--cluster", "shop", "--dir", other)
+    (place / "ca.key").write_bytes((other / "ca.key").read_bytes())
+
+    ran = appliance("certs", "issue", "n1", "--dir", place)
+
+    assert ran.code == 1
+    assert "belongs to none of the trusted authorities" in ran.err
+
+
+def test_a_rotation_trusts_both_until_it_is_finished(place, appliance):
+    issue(appliance, place, "n1")
+    issue(appliance, place, "n2")
+    old_ca = place.parent / "old.crt"
+    old_ca.write_bytes((place / "ca.crt").read_bytes())
+
+    assert appliance("certs", "rotate-ca", "begin", "--dir", place).code == 0
+    issue(appliance, place, "n1", "--replace")
+    new, old = shown(appliance, place / "ca.crt")
+    assert [shown(appliance, place / f"{name}.crt")[0]["issuer"] for name in ("n1", "n2")] == [
+        new["member"],
+        old["member"],
+    ]
+    assert all(trusts(place / "ca.crt", place / name, name) for name in ("n1", "n2"))
+    assert not trusts(old_ca, place / "n1", "n1")
+
+    early = appliance("certs", "rotate-ca", "finish", "--dir", place)
+    assert (early.code, "n2.crt not yet of the new authority" in early.err) == (4, True)
+    assert appliance("certs", "rotate-ca", "begin", "--dir", place).code == 4
+
+    assert appliance("certs", "renew", "--config", node_file(place, "n2")).code == 0
+    assert appliance("certs", "rotate-ca", "finish", "--dir", place).code == 0
+    assert [each["member"] for each in shown(appliance, place / "ca.crt")] == [new["member"]]
+    assert all(trusts(place / "ca.crt", place / name, name) for name in ("n1", "n2"))
+
+
+def test_a_rotation_needs_no_key_of_the_old_authority(place, appliance):
+    (place / "ca.key").unlink()
+
+    assert appliance("certs", "rotate-ca", "begin", "--dir", place).code == 0
+    issue(appliance, place, "n1")
+    assert trusts(place / "ca.crt", place / "n1", "n1")
+
+
+def test_what_is_no_certificate_is_said_with_its_file(tmp_path, appliance):
+    Path(tmp_path / "x.crt").write_text("nothing")
+
+    ran = appliance("certs", "show", tmp_path / "x.crt")
+
+    assert ran.code == 1
+    assert f"{tmp_path / 'x.crt'}: no certificate in PEM" in ran.err
