@@ -1,5 +1,6 @@
 """`demo down`: end every process of a demo, and remove what it left."""
 
+import contextlib
 import shutil
 import signal
 import sys
@@ -52,6 +53,8 @@ def _remove(layout: Layout) -> None:
     """Only what a demo makes; the manifest last, so that an interrupted removal can be repeated."""
     for node in layout.nodes:
         shutil.rmtree(node.directory)
+    with contextlib.suppress(FileNotFoundError):  # a demo of an earlier version
+        shutil.rmtree(layout.certificates)
     for file in (supervisor_log(layout.directory), layout.supervisor_file, layout.ready_file):
         file.unlink(missing_ok=True)
     (layout.directory / MANIFEST).unlink()

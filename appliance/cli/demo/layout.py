@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
@@ -20,6 +21,8 @@ CLUSTER = "demo"
 APPLICATION = "app"
 PREFERRED = {"raft": 7401, "http": 8008, "postgres": 5432}
 PORTS_TRIED = 1000
+AUTHORITY_LIFE = timedelta(days=3650)
+CERTIFICATE_LIFE = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,11 @@ class Layout:
     def log(self) -> Path:
         return supervisor_log(self.directory)
 
+    @property
+    def certificates(self) -> Path:
+        """Its authority, and the nodes' certificates; demos of earlier versions have none."""
+        return self.directory / "tls"
+
     @staticmethod
     def load(directory: Path) -> "Layout":
         """Raises CommandError when there is no demo."""
@@ -92,11 +100,20 @@ class Layout:
         """Write every file; the manifest last, since it says that the others are complete."""
         files = {node: self._settings(node, ttl) for node in self.nodes}
         _check(files[self.nodes[0]])
+        self._issue()
         for node, settings in files.items():
             node.directory.mkdir(mode=0o700, exist_ok=True)
             write(node.config, yaml.safe_dump(settings, sort_keys=False))
         nodes = [{k: v for k, v in asdict(node).items() if k != "directory"} for node in self.nodes]
         write(self.directory / MANIFEST, json.dumps({"nodes": nodes}, indent=2))
+
+    def _issue(self) -> None:
+        from appliance.node import certificates  # half of what `demo status` needs altogether
+
+        certificates.make_authority(self.certificates, CLUSTER, AUTHORITY_LIFE)
+        for node in self.nodes:
+            hosts = [HOST, "localhost", node.name]
+            certificates.issue(self.certificates, node.name, hosts, CERTIFICATE_LIFE, self.certificates)
 
     def _settings(self, node: DemoNode, ttl: str) -> dict[str, object]:
         return {
@@ -110,6 +127,11 @@ class Layout:
             "bootstrap": {
                 "config": {"ttl": ttl} if ttl else {},
                 "application": {"user": APPLICATION, "database": APPLICATION},
+            },
+            "tls": {
+                "ca": str(self.certificates / "ca.crt"),
+                "cert": str(self.certificates / f"{node.name}.crt"),
+                "key": str(self.certificates / f"{node.name}.key"),
             },
             "log": {"format": "json"},
         }

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from appliance.cli.demo.place import closed_to, prepare
 from appliance.cli.demo.supervisor import Supervisor, last_line
 from appliance.cli.exits import CommandError
 from appliance.node.config import NodeConfig
+from raft.certificates import Subject
+from raft.tls import Tls
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,6 +45,26 @@ def test_every_node_has_a_file_that_loads(layout):
     assert configs[0].postgresql.data_dir == layout.nodes[0].data_dir
     assert {node.config.stat().st_mode & 0o777 for node in layout.nodes} == {0o600}
     assert Layout.load(layout.directory) == layout
+
+
+def test_every_node_has_a_certificate_that_the_others_accept(layout):
+    sections = [NodeConfig.load(node.config).tls for node in layout.nodes]
+    certificates = [Tls(section.ca, section.cert, section.key) for section in sections]
+
+    assert [tls.problem() for tls in certificates] == [None, None, None]
+    assert [tls.subject() for tls in certificates] == [Subject("demo", name) for name in ("n1", "n2", "n3")]
+    assert len({section.ca for section in sections}) == 1
+    assert all(section.issuing_key.exists() for section in sections)
+    keys = [path for path in layout.certificates.iterdir() if path.suffix == ".key"]
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
+
+
+def test_of_a_demo_without_certificates_nothing_is_left_either(layout, appliance):
+    """Made by an earlier version."""
+    shutil.rmtree(layout.certificates)
+
+    assert appliance("demo", "down", "--dir", layout.directory).code == 0
+    assert not layout.directory.exists()
 
 
 def test_taken_ports_are_passed_over(tmp_path, monkeypatch):
