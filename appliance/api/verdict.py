@@ -35,7 +35,13 @@ def verdict(found: tuple[Finding, ...]) -> Verdict:
 
 
 def findings(present: Present) -> tuple[Finding, ...]:
-    return (*_contact(present), *_primary(present), *_standbys(present), *_raft(present))
+    return (
+        *_contact(present),
+        *_primary(present),
+        *_standbys(present),
+        *_raft(present),
+        *_certificates(present),
+    )
 
 
 def _contact(present: Present) -> Iterator[Finding]:
@@ -149,3 +155,18 @@ def _raft(present: Present) -> Iterator[Finding]:
         away = ", ".join(sorted(name for name, up in raft.peers.items() if not up))
         message = f"{connected} of {voters} voters are connected: one more lost and writes stop; missing: {away}"
         yield Finding("quorum.no_margin", "degraded", "", message, "start the missing nodes")
+
+
+def _certificates(present: Present) -> Iterator[Finding]:
+    for name in sorted(present.state.members):
+        seen = present.report(name)
+        found = seen.report.certificate if seen is not None else None
+        if found is None or not found.problem:
+            continue
+        hint = f"`appliance certs renew` on {name}, or `appliance certs issue {name} --replace` where the authority is"
+        if found.usable:
+            message = f"the certificate of {name} needs to be renewed: {found.problem}"
+            yield Finding("certificate.due", "degraded", name, message, hint)
+        else:
+            message = f"the other members do not accept the certificate of {name}: {found.problem}"
+            yield Finding("certificate.unusable", "critical", name, message, hint)

@@ -12,6 +12,7 @@ from appliance.api.published import Published
 from appliance.api.verdict import Finding, Verdict, findings, verdict
 from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import FailedBootstrap, HistoryEntry, Member, NodeRole, Operation, Scalar
+from appliance.ha.seen import CertificateSeen
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class MemberView:
     pending_restart: bool
     rebuilding: bool
     version: str
+    certificate: CertificateSeen | None
+    """null without TLS, or without a report"""
     raft: Connected
 
 
@@ -204,6 +207,7 @@ def _member(present: Present, member: Member) -> MemberView:
         pending_restart=report is not None and report.pending_restart,
         rebuilding=member.rebuilding,
         version=report.version if report is not None else "",
+        certificate=report.certificate if report is not None else None,
         raft=Connected(_connected(present, member.name)),
     )
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -116,6 +116,15 @@ def _raft(member: Mapping[str, Any], raft: Mapping[str, Any]) -> str:
     return {True: "follower", False: "not connected"}.get(member["raft"]["connected"], "?")
 
 
+def _certificates(members: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The one that expires first."""
+    ends = {member["name"]: (member.get("certificate") or {}).get("expires_at") for member in members}
+    known = [(datetime.fromisoformat(end), name) for name, end in ends.items() if end]
+    if known:
+        end, name = min(known)
+        yield f"TLS         certificates until {end:%Y-%m-%d %H:%MZ}, when that of {name} expires"
+
+
 def _age(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.1f} s"
 
@@ -134,5 +143,6 @@ def _facts(view: Document) -> Iterator[str]:
     operation = view["operation"]
     if operation is not None:
         yield f"Under way   {operation['kind']} {operation['id']}: {operation['phase']}"
+    yield from _certificates(view["members"])
     if view["waiting_for"]:
         yield f"Waiting for {view['waiting_for']}"

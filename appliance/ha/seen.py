@@ -174,6 +174,17 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateSeen:
+    """A node's own certificate, as it looked at it last."""
+
+    expires_at: str
+    """UTC; empty when it cannot be read"""
+    problem: str = ""
+    usable: bool = True
+    """False: the other members do not accept it"""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a node tells the raft leader, at every renewal and at once when something changed. Never logged."""
 
@@ -204,6 +215,8 @@ class Report:
     version: str = ""
     oldest_lsn: int = 0
     """a primary that a member does not stream from: where the WAL on its disk begins"""
+    certificate: CertificateSeen | None = None
+    """None without TLS"""
 
 
 @dataclass(frozen=True, slots=True)

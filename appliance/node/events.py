@@ -10,6 +10,8 @@ CATALOGUE = frozenset(
     {
         "action.done",
         "action.failed",
+        "certificate.problem",
+        "certificate.renewed",
         "coordinator.proposed",
         "decision.changed",
         "guard.killed",
@@ -27,6 +29,7 @@ CATALOGUE = frozenset(
         "raft.failed",
         "raft.leader_changed",
         "raft.members_changed",
+        "raft.unencrypted",
     }
 )
 

@@ -14,7 +14,7 @@ from appliance.cluster.config import ConfigError, Policy, policy_in_force
 from appliance.cluster.state import Appointment, ClusterState, Config
 from appliance.ha.actions import Decision
 from appliance.ha.decide import decide
-from appliance.ha.seen import Observation, Report, ReportSeen
+from appliance.ha.seen import CertificateSeen, Observation, Report, ReportSeen
 from appliance.node.clock import boottime_s, wall_s
 from appliance.node.config import NodeConfig
 from appliance.node.coordinator import Coordinator
@@ -85,6 +85,7 @@ class ControlLoop:
         alarm: Alarm,
         events: Events,
         publish: Callable[[Published], None],
+        certificate: Callable[[], CertificateSeen | None] = lambda: None,
     ) -> None:
         self._config = config
         self._replica = replica
@@ -99,6 +100,7 @@ class ControlLoop:
         self._alarm = alarm
         self._events = events
         self._publish = publish
+        self._certificate = certificate
         self._lease: Lease = NO_LEASE
         self._guard_status: GuardStatus | None = None
         self._said: tuple[str, str] = ("", "")
@@ -142,7 +144,8 @@ class ControlLoop:
         self._executor.lease, self._executor.index = self._lease, view.index
         self._executor.run(decision, view.state, seen, policy)
         coordinating = self._coordinator.step(view, policy)
-        self._report = report = make_report(view.state, seen, self._observer.answer, decision.because)
+        answer, certificate = self._observer.answer, self._certificate()
+        self._report = report = make_report(view.state, seen, answer, decision.because, certificate)
         confirmed = self._reporter.step(report, policy.renew_interval_s)
         if confirmed is not None:
             self._renew(confirmed, policy)

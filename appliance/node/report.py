@@ -6,7 +6,7 @@ from appliance import __version__
 from appliance.api.published import WalSenderSeen
 from appliance.cluster.state import ClusterState
 from appliance.ha.decide import cast_vote, wants_lease
-from appliance.ha.seen import DirectoryKind, Observation, Report
+from appliance.ha.seen import CertificateSeen, DirectoryKind, Observation, Report
 from appliance.ha.start import progress
 from appliance.postgres.instance import InstanceSeen as Answer
 
@@ -25,7 +25,13 @@ def status(seen: Observation) -> str:
     return "crashed" if crashed and seen.job is None else "stopped"
 
 
-def make_report(state: ClusterState, seen: Observation, answer: Answer | None, doing: str) -> Report:
+def make_report(
+    state: ClusterState,
+    seen: Observation,
+    answer: Answer | None,
+    doing: str,
+    certificate: CertificateSeen | None = None,
+) -> Report:
     instance = seen.instance
     started = datetime.fromtimestamp(answer.postmaster_start_time, UTC) if answer is not None else None
     return Report(
@@ -51,6 +57,7 @@ def make_report(state: ClusterState, seen: Observation, answer: Answer | None, d
         pending_restart=instance.pending_restart if instance is not None else False,
         version=__version__,
         oldest_lsn=instance.oldest_lsn if instance is not None else 0,
+        certificate=certificate,
     )
 
 

@@ -32,6 +32,7 @@ from appliance.node.notify import notify
 from appliance.node.observe import Observer, Signalled
 from appliance.node.operator import Desk
 from appliance.node.privileges import PrivilegeError, drop
+from appliance.node.renewal import Renewal
 from appliance.node.reporter import Reporter
 from appliance.postgres.binaries import find
 from appliance.postgres.errors import PostgresError
@@ -141,6 +142,7 @@ class _Node:
         self._events = Events(config.name)
         self._alarm = Alarm()
         self._stop_signal = 0
+        self._certificate_problem = ""
         self._failure = ""
         self._heard = deque[Event]()
         self._binaries = find(config.postgresql.bin_dir)
@@ -149,6 +151,7 @@ class _Node:
             raise StartError("\n".join(refused))
         self._notes = open_notes(config)
         self._guard = GuardClient(config.state_dir / "guard")
+        self._renewal = None if config.tls is None else Renewal(config.tls, self._on_certificate_renewed)
         self._replica: Replica[ClusterState] = Replica(
             ReplicaConfig(
                 cluster=config.cluster,
@@ -194,6 +197,7 @@ class _Node:
             alarm=self._alarm,
             events=self._events,
             publish=self._gateway.publish,
+            certificate=lambda: None if self._renewal is None else self._renewal.seen,
         )
         self._state: ClusterState | None = None
 
@@ -201,6 +205,8 @@ class _Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         self._loop.find_guard()
+        if self._renewal is not None:
+            self._renewal.start()
         try:
             self._replica.start()
         except ListenError as error:
@@ -213,6 +219,8 @@ class _Node:
         finally:
             self._api.stop(API_STOP_LIMIT_S)
             self._gateway.close()
+            if self._renewal is not None:
+                self._renewal.stop()
             self._replica.stop()
             self._guard.close()
 
@@ -223,6 +231,8 @@ class _Node:
         self._events.emit(
             "node.began", version=__version__, postgresql=self._binaries.version, uid=os.geteuid(), pid=os.getpid()
         )
+        if self._renewal is None:
+            self._events.emit("raft.unencrypted", "warning", hint="see `appliance certs`")
         notify("READY=1", f"MAINPID={os.getpid()}")
 
     def _go_on(self) -> None:
@@ -237,6 +247,9 @@ class _Node:
             notify("WATCHDOG=1")
             if not self._api.alive:
                 self._failure = "the API's thread has ended"
+            if self._renewal is not None and not self._renewal.alive:
+                self._failure = "the thread that renews the certificate has ended"
+            self._tell_certificate()
 
     def _end(self) -> int:
         if self._failure:
@@ -283,6 +296,18 @@ class _Node:
                     self._events.emit("raft.failed", "error", reason=reason)
                 case StateApplied():
                     pass  # the loop sees it
+
+    def _on_certificate_renewed(self, expires_at: str) -> None:
+        """Called on the renewal's thread."""
+        self._events.emit("certificate.renewed", expires_at=expires_at)
+
+    def _tell_certificate(self) -> None:
+        """A problem is logged when it comes or changes."""
+        seen = None if self._renewal is None else self._renewal.seen
+        problem = "" if seen is None else seen.problem
+        if problem and seen is not None and problem != self._certificate_problem:
+            self._events.emit("certificate.problem", "warning" if seen.usable else "error", problem=problem)
+        self._certificate_problem = problem
 
     def _on_request(self, peer: str, payload: bytes) -> bytes:
         """Called on the replica's pool threads."""

@@ -22,7 +22,7 @@ class Certificates:
         self.authority = self.new_authority()
         self.trust(self.authority)
         if with_key:
-            write(self.directory / "ca.key", certificates.key_to_pem(self.authority.key))
+            self.store_key(self.authority)
 
     def new_authority(self, issued=None, valid_for=10 * YEAR):
         return certificates.make_authority(
@@ -35,6 +35,9 @@ class Certificates:
 
     def trust(self, *authorities):
         write(self.directory / "ca.crt", certificates.certificates_to_pem(each.certificate for each in authorities))
+
+    def store_key(self, authority):
+        write(self.directory / "ca.key", certificates.key_to_pem(authority.key))
 
     def member(self, name, *, authority=None, issued=None, valid_for=YEAR, file=None):
         """Issue a certificate, with a new key; `file` is the name of another member, whose place it takes."""

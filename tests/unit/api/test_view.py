@@ -20,7 +20,7 @@ from appliance.cluster.state import (
     Phase,
     SyncVersion,
 )
-from appliance.ha.seen import ReportSeen
+from appliance.ha.seen import CertificateSeen, ReportSeen
 
 from .building import LSN, MIB, TAKEN_S, member, published, report, seen, standby, state
 
@@ -61,7 +61,8 @@ def test_the_object_is_json_with_stable_names():
     }  # fmt: skip
     assert set(view["members"][0]) == {
         "name", "role", "state", "host", "port", "api_url", "timeline", "lsn", "lag_bytes", "replay_lag_bytes",
-        "reported_age_s", "tags", "doing", "progress", "pending_restart", "rebuilding", "version", "raft",
+        "reported_age_s", "tags", "doing", "progress", "pending_restart", "rebuilding", "version", "certificate",
+            "raft",
     }  # fmt: skip
     assert view["lease"] == {"status": "held", "left_s": 5.5}
     assert view["applied"] == {"index": 42, "age_s": 0.2}
@@ -122,6 +123,8 @@ def _opened(opened):
     return state(appointment=replace(base.appointment, opened=opened))
 
 
+LATER = "2027-11-23T12:00:00+00:00"
+
 CRITICAL = {
     "cluster.no_primary": published(
         state=state(lease=LeaseStatus.EXPIRED, election=Election(5, "pg1 was silent for 6.1 s"))
@@ -129,11 +132,12 @@ CRITICAL = {
     "primary.opening": published(state=_opened(False)),
     "primary.silent": with_report("pg1", age_s=2.1, me="pg2"),
     "primary.not_writable": with_report("pg1", me="pg2", running=False, status="stopped"),
+    "certificate.unusable": with_report("pg3", certificate=CertificateSeen(LATER, "it has expired", usable=False)),
 }
 
 
 @pytest.mark.parametrize("code", CRITICAL)
-def test_no_writable_primary_is_critical(code):
+def test_what_stops_writes_now_or_at_the_next_reconnect_is_critical(code):
     view = look(CRITICAL[code])
     assert view.verdict == "critical"
     assert code in {p.code for p in view.problems}
@@ -166,6 +170,7 @@ DEGRADED = {
     "member.not_fenced": with_report("pg3", in_recovery=False, streaming=False),
     "member.lagging": with_report("pg3", lsn=LSN - MIB - 1),
     "quorum.no_margin": published(raft=RaftSeen("leader", "pg1", 7, 42, peers={"pg2": True, "pg3": False})),
+    "certificate.due": with_report("pg3", certificate=CertificateSeen(LATER, "it expires and is not renewed")),
     "raft.refused": published(
         raft=RaftSeen("leader", "pg1", 7, 42, peers={"pg2": True, "pg3": True}, refusals={"pg3": "cluster is lab"})
     ),

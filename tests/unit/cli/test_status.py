@@ -11,6 +11,7 @@ from appliance.api.server import ApiServer
 from appliance.cli import status
 from appliance.cli.output import Format, Table, rendered, say
 from appliance.cluster.state import LeaseStatus
+from appliance.ha.seen import CertificateSeen
 from tests.unit.api import building
 
 
@@ -148,3 +149,17 @@ def test_an_answer_that_is_no_cluster_is_3(appliance, node, url, monkeypatch):
 
     assert found.code == 3
     assert "HTTP 500" in found.err
+
+
+def test_the_certificate_that_expires_first_is_named(appliance, node, url):
+    assert "TLS" not in appliance("status", "--api", url).out
+
+    ends = {"pg1": "2027-11-23T12:00:00+00:00", "pg2": "2027-10-01T08:30:00+00:00", "pg3": ""}
+    heard = {
+        name: replace(seen, report=replace(seen.report, certificate=CertificateSeen(ends[name])))
+        for name, seen in node.value.reports.items()
+    }
+    node.value = replace(node.value, reports=heard)
+
+    lines = appliance("status", "--api", url).out.splitlines()
+    assert "TLS         certificates until 2027-10-01 08:30Z, when that of pg2 expires" in lines

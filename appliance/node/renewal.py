@@ -1,0 +1,82 @@
+"""The node's own certificate: renewed here once two thirds of its life are over, if the authority's key is here.
+
+In a thread of its own, which may wait for a disk; the control loop reads what it saw last. A new certificate needs no
+restart: every new connection looks at the files (raft.tls).
+"""
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from cryptography.x509 import Certificate
+
+from appliance.ha.seen import CertificateSeen
+from appliance.node import certificates
+from appliance.node.config import TlsSection
+from raft import Tls
+from raft.certificates import CertificateError, renew_at, words
+from raft.tls import CertificateStatus
+
+LOOK_S = 10.0
+
+
+def is_due(certificate: Certificate, now: datetime) -> bool:
+    """Also for one from the future, which was issued while the clock was wrong."""
+    return now >= renew_at(certificate) or now < certificate.not_valid_before_utc
+
+
+def judged(status: CertificateStatus, not_renewed: str) -> CertificateSeen:
+    """What to say of a certificate; `not_renewed` is why it was not renewed although that is due."""
+    until = "" if status.expires_at is None else status.expires_at.isoformat()
+    if status.problem is not None:
+        why = f"; it was not renewed: {not_renewed}" if not_renewed else ""
+        return CertificateSeen(until, f"{status.problem}{why}", usable=False)
+    if not_renewed and status.expires_at is not None:
+        return CertificateSeen(until, f"it expires on {words(status.expires_at)} and is not renewed: {not_renewed}")
+    return CertificateSeen(until)
+
+
+class Renewal:
+    def __init__(self, section: TlsSection, on_renewed: Callable[[str], None]) -> None:
+        """`on_renewed` is told the new end of life, on the thread of this."""
+        self._section = section
+        self._tls = Tls(section.ca, section.cert, section.key)
+        self._on_renewed = on_renewed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="certificate", daemon=True)
+        self.seen: CertificateSeen | None = None
+        """None before the first look"""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Not waited for: a disk may hold it."""
+        self._stop.set()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def look(self) -> None:
+        not_renewed = self._renew_if_due()
+        self.seen = judged(self._tls.status(), not_renewed)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self.look()
+            self._stop.wait(LOOK_S)
+
+    def _renew_if_due(self) -> str:
+        """Why not, where it should have been."""
+        try:
+            if not is_due(certificates.read(self._section.cert)[0], certificates.now()):
+                return ""
+            if not self._section.issuing_key.exists():
+                return f"the authority's key is not here, in {self._section.issuing_key}"
+            self._on_renewed(certificates.renew(self._section).expires_at)
+        except OSError as error:
+            return f"{error.filename or self._section.cert}: {(error.strerror or str(error)).lower()}"
+        except CertificateError as error:
+            return str(error)
+        return ""
