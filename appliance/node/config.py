@@ -300,6 +300,16 @@ def _parameters_are_local(config: NodeConfig) -> Iterator[str]:
         yield from _objections(dict(given[name] for name in sorted(set(given) - CONTROLLED)))
 
 
+def _tls_is_one(config: NodeConfig) -> Iterator[str]:
+    """Two certificates for one server: the appliance's would win without a word."""
+    if config.tls is None:
+        return
+    from appliance.postgres.certificate import CONTROLLED_WITH_TLS
+
+    for name in sorted(CONTROLLED_WITH_TLS & {name.lower() for name in config.postgresql.parameters}):
+        yield f"postgresql.parameters.{name}: set by the appliance from `tls`; remove it here"
+
+
 def _objections(parameters: Mapping[str, str]) -> Iterator[str]:
     """What no PostgreSQL is asked about: names that are none, and what the appliance's promises rest on."""
     from appliance.postgres.errors import SettingsError
@@ -360,6 +370,7 @@ _CHECKS = (
     _role_is_data,
     _bootstrap_reads,
     _parameters_are_local,
+    _tls_is_one,
     _tags_are_understood,
     _paths_fit,
     _ports_differ,

@@ -19,6 +19,7 @@ from appliance.node.guard_system import look_at
 from appliance.node.notes import new_incarnation
 from appliance.postgres.auto_conf import clean_auto_conf
 from appliance.postgres.binaries import Binaries
+from appliance.postgres.certificate import Certificate
 from appliance.postgres.conninfo import conninfo
 from appliance.postgres.control import ControlData
 from appliance.postgres.copies import replaced, settle
@@ -30,8 +31,8 @@ from appliance.postgres.jobs import Job
 from appliance.postgres.monitor import Monitor
 from appliance.postgres.settings import (
     CONTROLLED,
-    DEFAULT_HBA,
     Settings,
+    effective,
     server_argv,
     server_environment,
     settings_differ,
@@ -60,6 +61,8 @@ class LocalPostgres:
         self.log_begin = 0
         """its size before the last start of this process's life; 0: not known"""
         self._valid_parameters: Mapping[str, str] | None = None
+        self._loaded: Settings | None = None
+        """what PostgreSQL was last started or reloaded with in this process's life; None: not known"""
         self.job: Job | None = None
         self.credentials = Credentials.load(self._credentials_file)
         if self.credentials is not None:
@@ -82,11 +85,17 @@ class LocalPostgres:
             unix_socket_dir=section.socket_dir,
             listen=",".join(section.listen_hosts),
             parameters={**policy.parameters, **section.parameters},
-            hba=policy.pg_hba or DEFAULT_HBA,
+            hba=policy.pg_hba,
             ident=policy.pg_ident,
             primary_conninfo=self._conninfo(state, upstream) if upstream else "",
             primary_slot_name=slot_name(self._config.name) if upstream else "",
+            certificate=self.certificate(),
         )
+
+    def certificate(self) -> Certificate | None:
+        """As its files are now; None when nothing is encrypted."""
+        tls = self._config.tls
+        return Certificate.found(tls.ca, tls.cert, tls.key) if tls is not None else None
 
     def _conninfo(self, state: ClusterState, member: str, *, database: bool = False) -> str:
         host, port = split_address(state.members[member].postgres)
@@ -97,15 +106,23 @@ class LocalPostgres:
             passfile=self._passfile,
             dbname="postgres" if database else "",
             application_name=self._config.name,
+            ca=self._config.tls.ca if self._config.tls is not None else None,
+            major=self.binaries.major,
         )
 
     def settings_differ(self, state: ClusterState, policy: Policy, upstream: str) -> bool:
-        return settings_differ(self.data_dir, self.settings(state, policy, upstream), self._floor())
+        """Also where the files are as they should be, but nobody knows whether PostgreSQL was told to read them."""
+        settings = self.settings(state, policy, upstream)
+        return settings != self._loaded or settings_differ(self.data_dir, settings, self._floor())
 
     def apply_settings(self, state: ClusterState, policy: Policy, upstream: str) -> None:
         """Render and reload; what needs a restart shows as pending in PostgreSQL."""
-        if write_settings(self.data_dir, self.settings(state, policy, upstream), self._floor()):
+        settings = self.settings(state, policy, upstream)
+        if write_settings(self.data_dir, settings, self._floor()) or settings != self._loaded:
             self._guard.reload()
+            self._loaded = settings
+            if settings.certificate is not None:
+                settings.certificate.check()  # last: it keeps nobody from following a new primary
 
     def _floor(self) -> ControlData | None:
         """A standby must not start with less than its primary had (shared memory for its transactions)."""
@@ -124,7 +141,7 @@ class LocalPostgres:
         self._start(self.settings(state, policy, upstream), None, self._floor())
 
     def _start(self, settings: Settings, deadline: Deadline | None, floor: ControlData | None) -> None:
-        clean_auto_conf(self.data_dir, CONTROLLED | {name.lower() for name in settings.parameters})
+        clean_auto_conf(self.data_dir, CONTROLLED | effective(settings, self.data_dir).keys())
         if settings.parameters != self._valid_parameters:
             check_values(self.binaries, self.data_dir, settings)
             self._valid_parameters = settings.parameters
@@ -140,6 +157,7 @@ class LocalPostgres:
             log_file=self.log_file,
             deadline=deadline,
         )
+        self._loaded = settings
 
     def end_stray(self, pid: int) -> None:
         """Immediate shutdown of a postmaster that no guard holds; its crash recovery follows at the next start.

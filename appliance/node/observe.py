@@ -208,7 +208,7 @@ class Observer:
     def _differ(self, state: ClusterState, policy: Policy, notes: Notes, instance: InstanceSeen) -> bool:
         """Compare files with their rendering when what they are rendered from has changed, not at every look."""
         source = upstream(state, self._me.name, notes.pledge) if instance.in_recovery else ""
-        key = (state.config.version, source, instance.in_recovery)
+        key = (state.config.version, source, instance.in_recovery, self._local.certificate())
         if key != self._checked_settings or self._settings_differ:
             try:
                 self._settings_differ = self._local.settings_differ(state, policy, source)

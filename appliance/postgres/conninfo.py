@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
+_KNOWS_ADDRESSES_IN_CERTIFICATES = 15
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 
 PATIENCE: Mapping[str, str] = MappingProxyType(
@@ -29,8 +31,13 @@ def conninfo(
     passfile: Path | None = None,
     dbname: str = "",
     application_name: str = "",
+    ca: Path | None = None,
+    major: int = _KNOWS_ADDRESSES_IN_CERTIFICATES,
 ) -> str:
-    """For `primary_conninfo`, pg_basebackup and pg_rewind; the password stays in the passfile."""
+    """For `primary_conninfo`, pg_basebackup and pg_rewind of release `major`; the password stays in the passfile.
+
+    With `ca` nobody is spoken to but the member at `host`, by its certificate.
+    """
     values: dict[str, object] = {
         "host": host,
         "port": port,
@@ -39,10 +46,26 @@ def conninfo(
         "passfile": passfile or "",
         "application_name": application_name,
         **PATIENCE,
-        "sslmode": "prefer",
+        **_verification(host, ca, major),
         "gssencmode": "disable",  # one round trip less, and nobody here has a ticket
     }
     return keywords({name: str(value) for name, value in values.items() if value != ""})
+
+
+def _verification(host: str, ca: Path | None, major: int) -> dict[str, str]:
+    """What is insisted on. Before release 15 libpq finds a host's name in a certificate, and no IP address."""
+    if ca is None:
+        return {"sslmode": "prefer"}
+    findable = major >= _KNOWS_ADDRESSES_IN_CERTIFICATES or not _is_address(host)
+    return {"sslmode": "verify-full" if findable else "verify-ca", "sslrootcert": str(ca)}
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def keywords(values: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from appliance.postgres.binaries import Binaries
+from appliance.postgres.certificate import Certificate
 from appliance.postgres.control import ControlData
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE
 from appliance.postgres.errors import SettingsError
@@ -42,6 +43,7 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
         "wal_keep_size": "128MB",
         "max_slot_wal_keep_size": "10GB",
         "password_encryption": "scram-sha-256",
+        "ssl_min_protocol_version": "TLSv1.2",
         # The guard gives the postmaster a log file; PostgreSQL's own collector would be one process more.
         "logging_collector": "off",
         "log_destination": "stderr",
@@ -94,7 +96,7 @@ _ON_COMMAND_LINE = (
 
 CONTROLLED = frozenset(DEFAULTS) | frozenset(_REQUIRED) | _OWN | _FOREIGN
 
-DEFAULT_HBA = ("local all all scram-sha-256", "host all all all scram-sha-256")
+_SOUND_PROTOCOLS = frozenset({"tlsv1.2", "tlsv1.3"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +110,21 @@ class Settings:
     listen: str = "localhost"
     """PostgreSQL's listen_addresses"""
     parameters: Mapping[str, str] = field(default_factory=dict)
-    hba: tuple[str, ...] = DEFAULT_HBA
-    """lines for applications; the appliance's own come before them, so that no list can lock it out"""
+    hba: tuple[str, ...] = ()
+    """lines for applications, empty: the default ones; the appliance's own come before them, so that no list can lock
+    it out"""
     ident: tuple[str, ...] = ()
     primary_conninfo: str = ""
     primary_slot_name: str = ""
+    certificate: Certificate | None = None
+    """with one, members come encrypted or not at all, and so do applications unless `hba` says otherwise"""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         lists = {name: tuple(document[name]) for name in ("hba", "ident")}
-        return cls(**{**document, **lists, "unix_socket_dir": Path(document["unix_socket_dir"])})
+        socket_dir, certificate = Path(document["unix_socket_dir"]), document["certificate"]
+        found = Certificate.from_json(certificate) if certificate else None
+        return cls(**{**document, **lists, "unix_socket_dir": socket_dir, "certificate": found})
 
 
 def check_settings(settings: Settings) -> None:
@@ -150,6 +157,8 @@ def check_parameter(name: str, value: str) -> None:
         raise SettingsError(f"postgresql.parameters.{name}: must be {_REQUIRED[name]}, not {value!r}; remove it")
     if name == "wal_level" and value.lower() == "minimal":
         raise SettingsError("postgresql.parameters.wal_level: standbys need replica or logical, not 'minimal'")
+    if name == "ssl_min_protocol_version" and value.lower() not in _SOUND_PROTOCOLS:
+        raise SettingsError(f"postgresql.parameters.{name}: must be TLSv1.2 or TLSv1.3, not {value!r}")
     if "\0" in value:
         raise SettingsError(f"postgresql.parameters.{name}: contains a zero byte")
 
@@ -171,6 +180,7 @@ def effective(settings: Settings, data_dir: Path, floor: ControlData | None = No
         "restore_command": "",
         "synchronous_standby_names": "",
         "unix_socket_directories": str(settings.unix_socket_dir),
+        **(settings.certificate.parameters() if settings.certificate else {}),
     }
     return {**values, **_raised(values, floor)}
 
@@ -221,9 +231,10 @@ def settings_differ(data_dir: Path, settings: Settings, floor: ControlData | Non
 def _rendered(data_dir: Path, settings: Settings, floor: ControlData | None) -> dict[str, str]:
     values = effective(settings, data_dir, floor)
     lines = [f"{name} = {quoted(values[name])}" for name in sorted(values)]
+    network = "hostssl" if settings.certificate else "host"
     return {
         INCLUDE_FILE: _file(lines),
-        HBA_FILE: _file([*_own_hba(), *settings.hba]),
+        HBA_FILE: _file([*_own_hba(network), *(settings.hba or _default_hba(network))]),
         IDENT_FILE: _file([*_own_ident(), *settings.ident]),
     }
 
@@ -232,14 +243,18 @@ def _file(lines: list[str]) -> str:
     return _HEAD + "".join(f"{line}\n" for line in lines)
 
 
-def _own_hba() -> list[str]:
+def _own_hba(network: str) -> list[str]:
     return [
         f"local all {SUPERUSER} peer map=appliance",
-        f"host replication {REPLICATION_ROLE} all scram-sha-256",
-        f"host postgres {REWIND_ROLE} all scram-sha-256",
+        f"{network} replication {REPLICATION_ROLE} all scram-sha-256",
+        f"{network} postgres {REWIND_ROLE} all scram-sha-256",
         f"local all {REPLICATION_ROLE},{REWIND_ROLE} reject",
         f"host all {REPLICATION_ROLE},{REWIND_ROLE} all reject",
     ]
+
+
+def _default_hba(network: str) -> list[str]:
+    return ["local all all scram-sha-256", f"{network} all all all scram-sha-256"]
 
 
 def _own_ident() -> list[str]:

@@ -7,6 +7,7 @@ from raft import certificates
 from raft.tls import Tls
 
 YEAR = timedelta(days=365)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def now():
@@ -39,14 +40,14 @@ class Certificates:
     def store_key(self, authority):
         write(self.directory / "ca.key", certificates.key_to_pem(authority.key))
 
-    def member(self, name, *, authority=None, issued=None, valid_for=YEAR, file=None):
+    def member(self, name, *, authority=None, issued=None, valid_for=YEAR, file=None, hosts=LOOPBACK):
         """Issue a certificate, with a new key; `file` is the name of another member, whose place it takes."""
         key = certificates.new_key()
         certificate = certificates.issue(
             authority or self.authority,
             name,
             key.public_key(),
-            hosts=["localhost", "127.0.0.1", "::1"],
+            hosts=hosts,
             serial=certificates.new_serial(),
             now=issued or now(),
             valid_for=valid_for,

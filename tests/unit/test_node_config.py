@@ -161,6 +161,16 @@ def test_a_parameter_that_the_appliance_controls_is_refused():
     )
 
 
+def test_who_gives_the_node_a_certificate_does_not_give_postgresql_another():
+    own = {"postgresql": {"parameters": {"SSL_cert_file": "/mine"}}}
+    files = {"ca": "/t/ca.crt", "cert": "/t/node.crt", "key": "/t/node.key"}
+
+    assert problems(tls=files, **own) == (
+        "postgresql.parameters.ssl_cert_file: set by the appliance from `tls`; remove it here",
+    )
+    assert NodeConfig.read(MINIMAL | own).postgresql.parameters == {"SSL_cert_file": "/mine"}
+
+
 @pytest.mark.parametrize(
     ("section", "problem"),
     [

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from appliance.postgres.binaries import Binaries, find
+from appliance.postgres.certificate import Certificate
 from appliance.postgres.conninfo import conninfo
 from appliance.postgres.control import ControlData
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE, Credentials, write_passfile
@@ -71,9 +72,11 @@ class WholeFile(pytest.Item):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _copy_to(self, root):
-        for part in ("appliance", HERE.relative_to(SOURCES)):
+        for part in ("appliance", "raft", HERE.relative_to(SOURCES)):
             shutil.copytree(SOURCES / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(SOURCES / "pyproject.toml", root)
+        for file in ("pyproject.toml", "tests/harness/certificates.py"):
+            (root / file).parent.mkdir(exist_ok=True)
+            shutil.copy(SOURCES / file, root / file)
 
     def _run(self, root, variables):
         file = root / self.path.relative_to(SOURCES)
@@ -111,6 +114,7 @@ class Member:
     credentials: Credentials
     wal_dir: Path | None = None
     parameters: dict[str, str] = field(default_factory=dict)
+    certificate: Certificate | None = None
     process: subprocess.Popen | None = None
 
     def __post_init__(self):
@@ -126,6 +130,7 @@ class Member:
             unix_socket_dir=self.root,
             listen="127.0.0.1",
             parameters={"shared_buffers": "16MB", "max_wal_size": "64MB", **self.parameters},
+            certificate=self.certificate,
         )
 
     # jobs
@@ -157,7 +162,14 @@ class Member:
 
     def conninfo(self, role: str, by: "Member", dbname: str = "") -> str:
         return conninfo(
-            host="127.0.0.1", port=self.port, user=role, passfile=by.passfile, dbname=dbname, application_name=by.name
+            host="127.0.0.1",
+            port=self.port,
+            user=role,
+            passfile=by.passfile,
+            dbname=dbname,
+            application_name=by.name,
+            ca=by.certificate.ca if by.certificate else None,
+            major=by.binaries.major,
         )
 
     # the postmaster

@@ -38,6 +38,7 @@ def observed(primary):
         log_file=primary.root / "log",
         job=None,
         replaced_kept_s=lambda: None,
+        certificate=lambda: None,
         settings_differ=lambda state, policy, source: settings_differ(primary.data_dir, primary.settings),
     )
     signalled = Signalled()

@@ -8,6 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from appliance.postgres.conninfo import conninfo, keywords
 from appliance.postgres.dsn import dsn
 
+CA = Path("/a dir/ca.crt")
 HOSTS = [("10.0.0.11", 5432), ("fd00::12", 5433)]
 
 
@@ -18,6 +19,25 @@ def test_libpq_reads_what_a_standby_is_given():
     assert (read["passfile"], read["application_name"]) == ("/a dir/it's", "pg 1")
     assert "password" not in read
     assert "dbname" not in read
+
+
+@pytest.mark.parametrize(
+    ("host", "major", "mode"),
+    [
+        ("pg1.example", 15, "verify-full"),
+        ("10.0.0.11", 15, "verify-full"),
+        ("fd00::11", 18, "verify-full"),
+        ("pg1.example", 14, "verify-full"),
+        ("10.0.0.11", 14, "verify-ca"),
+        ("fd00::11", 14, "verify-ca"),
+    ],
+)
+def test_with_an_authority_the_other_end_is_verified_as_well_as_its_libpq_can(host, major, mode):
+    read = conninfo_to_dict(conninfo(host=host, port=1, user="u", ca=CA, major=major))
+    assert (read["sslmode"], read["sslrootcert"]) == (mode, str(CA))
+    without = conninfo_to_dict(conninfo(host=host, port=1, user="u", major=major))
+    assert without["sslmode"] == "prefer"
+    assert "sslrootcert" not in without
 
 
 @given(

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.postgres.binaries import Binaries
+from appliance.postgres.certificate import Certificate
 from appliance.postgres.errors import SettingsError
 from appliance.postgres.settings import (
     CONTROLLED,
@@ -23,6 +24,7 @@ from appliance.postgres.settings import (
 from .test_control import POSTGRESQL_15, parse_control
 
 PLAIN = Settings(cluster_name="pg1", port=5432, unix_socket_dir=Path("/run/appliance"))
+SECURED = replace(PLAIN, certificate=Certificate(Path("/t/ca"), Path("/t/cert"), Path("/t/key")))
 BINARIES = Binaries(Path("/usr/lib/postgresql/15/bin"), "15.18", 15)
 
 
@@ -68,6 +70,7 @@ def test_what_needs_a_restart_stands_on_the_command_line():
         ("full_page_writes", "false", "must be on"),
         ("hot_standby", "off", "must be on"),
         ("wal_level", "Minimal", "replica or logical"),
+        ("ssl_min_protocol_version", "TLSv1", "must be TLSv1.2 or TLSv1.3, not 'TLSv1'"),
         ("a b", "1", "is no parameter name"),
         ("x\ny", "1", "is no parameter name"),
         ("work_mem", "1\0", "zero byte"),
@@ -129,3 +132,61 @@ def test_the_appliances_own_rules_come_first(tmp_path):
     lines = (tmp_path / HBA_FILE).read_text().splitlines()
     assert lines[-1] == "host all all all trust"
     assert lines[-2].startswith("host all appliance_replication,appliance_rewind all reject")
+
+
+def test_with_a_certificate_whoever_comes_over_the_network_comes_encrypted(tmp_path):
+    write_settings(tmp_path, SECURED)
+    lines = (tmp_path / HBA_FILE).read_text().splitlines()
+    assert [line for line in lines if line.startswith("host ")] == [
+        "host all appliance_replication,appliance_rewind all reject"
+    ]
+    assert lines[-1] == "hostssl all all all scram-sha-256"
+    write_settings(tmp_path, replace(SECURED, hba=("host all all all scram-sha-256",)))
+    assert (tmp_path / HBA_FILE).read_text().splitlines()[-1] == "host all all all scram-sha-256"
+
+
+def test_the_certificate_wins_over_a_configuration_that_names_another():
+    values = effective(replace(SECURED, parameters={"SSL": "off", "ssl_cert_file": "/mine"}), Path("/d"))
+    given = {name: value for name, value in values.items() if name.startswith("ssl")}
+    assert given == {
+        "ssl": "on",
+        "ssl_ca_file": "/t/ca",
+        "ssl_cert_file": "/t/cert",
+        "ssl_key_file": "/t/key",
+        "ssl_min_protocol_version": "TLSv1.2",
+    }
+    assert effective(having(ssl="on", ssl_min_protocol_version="TLSv1.3"), Path("/d")).items() >= {
+        ("ssl", "on"),
+        ("ssl_min_protocol_version", "TLSv1.3"),
+    }
+
+
+def test_another_file_is_another_version_of_the_certificate(tmp_path):
+    paths = [tmp_path / name for name in ("ca", "cert", "key")]
+    seen = [Certificate.found(*paths)]
+    for path in paths:
+        path.write_text("x")
+        seen.append(Certificate.found(*paths))
+        (tmp_path / "new").write_text("x")
+        (tmp_path / "new").rename(path)
+        seen.append(Certificate.found(*paths))
+    assert len(set(seen)) == 7
+    assert Certificate.found(*paths) == seen[-1]
+
+
+@pytest.mark.parametrize(("mode", "taken"), [(0o600, True), (0o400, True), (0o640, False), (0o604, False)])
+def test_a_key_that_others_may_read_is_refused_as_postgresql_would(tmp_path, mode, taken):
+    key = tmp_path / "key"
+    key.touch(mode)
+    key.chmod(mode)
+    certificate = Certificate.found(key, key, key)
+    if taken:
+        certificate.check()
+    else:
+        with pytest.raises(SettingsError, match=f"mode {mode:04o}, which PostgreSQL refuses; make it 0600"):
+            certificate.check()
+
+
+def test_a_key_that_is_missing_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"tls.key: /.*/key: no such file"):
+        Certificate.found(tmp_path, tmp_path, tmp_path / "key").check()

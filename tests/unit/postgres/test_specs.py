@@ -1,13 +1,18 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from appliance.postgres.binaries import Binaries
+from appliance.postgres.certificate import Certificate
 from appliance.postgres.credentials import Credentials
 from appliance.postgres.progress import Progress, Told, read_told
+from appliance.postgres.settings import Settings
 from appliance.postgres.specs import Clone, Discard, InitdbOptions, Initialise, Rewind, decode, encode
 
 BINARIES = Binaries(Path("/b"), "15.1", 15)
+SETTINGS = Settings("pg1", 5432, Path("/run"), parameters={"work_mem": "1MB"}, hba=("local all all reject",))
+SECURED = replace(SETTINGS, certificate=Certificate(Path("/ca"), Path("/cert"), Path("/key"), "1.2.3"))
 
 
 @pytest.mark.parametrize(
@@ -15,6 +20,8 @@ BINARIES = Binaries(Path("/b"), "15.1", 15)
     [
         Initialise(BINARIES, Path("/d"), Credentials("a", "b")),
         Initialise(BINARIES, Path("/d"), Credentials("a", "b", "c"), "app", "db", Path("/w"), InitdbOptions("C")),
+        Initialise(BINARIES, Path("/d"), Credentials("a", "b"), settings=SETTINGS),
+        Initialise(BINARIES, Path("/d"), Credentials("a", "b"), settings=SECURED),
         Clone(BINARIES, Path("/d"), "host=x", "host=y"),
         Clone(BINARIES, Path("/d"), "host=x", "host=y", wal_dir=Path("/w"), slot="pg1"),
         Rewind(BINARIES, Path("/d"), "host=x", 3),
