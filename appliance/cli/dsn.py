@@ -1,9 +1,10 @@
 """Connection strings that name every member, so that a client finds the primary by itself."""
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -39,6 +40,8 @@ _ENVIRONMENT = {
     "password": "PGPASSWORD",
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "connect_timeout": "PGCONNECT_TIMEOUT",
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
 }
 
 
@@ -49,15 +52,27 @@ class Application:
     user: str = ""
     database: str = "postgres"
     password: str = ""
+    ca: str = ""
+    """where the client finds the authorities of the members' certificates; empty: they have none"""
     hint: str = ""
 
+    @property
+    def verification(self) -> Mapping[str, str]:
+        """With it a client speaks to a member or to nobody."""
+        return {"sslmode": "verify-full", "sslrootcert": self.ca} if self.ca else {}
 
-def dsn(role: Role, form: Form, output: Format) -> int:
+
+def dsn(role: Role, form: Form, output: Format, ca: str = "") -> int:
+    """`ca` is a path at the client."""
     target = find_target()
     hosts = member_hosts(Client(target.endpoints))
     application = read_application(target.configs)
     if application.hint:
         say(sys.stderr, f"appliance: {application.hint}")
+    if ca:
+        application = replace(application, ca=ca)
+    elif application.ca and not os.access(application.ca, os.R_OK):
+        say(sys.stderr, f"appliance: {application.ca} is not for this user to read: copy it, and give --ca its place")
     document = {"dsn": write_uri(hosts, application, role), **_pairs(hosts, application, role)}
     table = Table([key.upper() for key in document], [list(document.values())])
     emit(document, table, output, text=render(hosts, application, role, form))
@@ -83,16 +98,17 @@ def read_application(configs: Sequence[Path]) -> Application:
 
 
 def _application(config: NodeConfig) -> Application:
-    wanted = config.bootstrap.application
+    wanted, ca = config.bootstrap.application, str(config.tls.ca) if config.tls is not None else ""
     if wanted is None:
         where = config.postgresql.socket_dir
-        return Application(hint=f"{config.name} has no bootstrap.application; a superuser connects on {where} locally")
+        hint = f"{config.name} has no bootstrap.application; a superuser connects on {where} locally"
+        return Application(ca=ca, hint=hint)
     file = config.application_password_file
     try:
-        return Application(wanted.user, wanted.database, file.read_text(encoding="utf-8").strip())
+        return Application(wanted.user, wanted.database, file.read_text(encoding="utf-8").strip(), ca)
     except OSError as error:
         hint = f"without the password: {file}: {(error.strerror or 'unreadable').lower()}"
-        return Application(wanted.user, wanted.database, hint=hint)
+        return Application(wanted.user, wanted.database, ca=ca, hint=hint)
 
 
 def render(hosts: Sequence[tuple[str, int]], application: Application, role: Role, form: Form) -> list[str]:
@@ -114,6 +130,7 @@ def _pairs(hosts: Sequence[tuple[str, int]], application: Application, role: Rol
         "user": application.user,
         "password": application.password,
         "target_session_attrs": _SESSION[role],
+        **application.verification,
         **PATIENCE,
     }
     return {key: value for key, value in pairs.items() if value}
@@ -126,7 +143,7 @@ def write_uri(hosts: Sequence[tuple[str, int]], application: Application, role: 
         user=application.user,
         password=application.password,
         target_session_attrs=_SESSION[role],
-        parameters=PATIENCE,
+        parameters={**application.verification, **PATIENCE},
     )
 
 

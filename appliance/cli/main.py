@@ -159,13 +159,14 @@ def history(
 def dsn(
     role: Annotated[str, typer.Option(help="rw, ro or any.")] = "rw",
     form: Annotated[str, typer.Option("--format", "-f", help="uri, kv or env.")] = "uri",
+    ca: Annotated[str, typer.Option(help="Where the client has the cluster's ca.crt, if not at its place here.")] = "",
     output: Output = Format.TABLE,
 ) -> int:
     """The connection string of the cluster: names every member, finds the primary by itself."""
     from appliance.cli import dsn
     from appliance.cli.options import one_of
 
-    return dsn.dsn(one_of("--role", dsn.Role, role), one_of("--format", dsn.Form, form), output)
+    return dsn.dsn(one_of("--role", dsn.Role, role), one_of("--format", dsn.Form, form), output, ca)
 
 
 @app.command()

@@ -87,6 +87,29 @@ def test_elsewhere_the_role_is_not_known(appliance, url):
     assert "no role and no password" in found.err
 
 
+def test_with_certificates_the_dsn_insists_on_a_member(appliance, config, tmp_path):
+    ca = tmp_path / "a ca.crt"
+    ca.touch()
+    files = "".join(f", {key}: {tmp_path / key}" for key in ("cert", "key"))
+    config.write_text(config.read_text().rstrip().rstrip("}") + f"}}}}, tls: {{ca: '{ca}'{files}}}}}")
+    found = appliance("dsn", "--config", config, "-f", "kv")
+    read = conninfo_to_dict(found.out.strip())
+    assert (read["sslmode"], read["sslrootcert"]) == ("verify-full", str(ca))
+    assert found.err.count("\n") == 1, "of the password only"
+
+    read = conninfo_to_dict(appliance("dsn", "--config", config, "--ca", "/etc/app/ca.crt").out.strip())
+    assert (read["sslmode"], read["sslrootcert"]) == ("verify-full", "/etc/app/ca.crt")
+    lines = appliance("dsn", "--config", config, "-f", "env").out.splitlines()
+    assert {"PGSSLMODE=verify-full", f"PGSSLROOTCERT='{ca}'"} <= set(lines)
+    ca.unlink()
+    assert f"{ca} is not for this user to read" in appliance("dsn", "--config", config).err
+
+
+def test_elsewhere_certificates_are_asked_for_by_naming_the_authority(appliance, url):
+    assert "sslmode" not in appliance("dsn", "--api", url).out
+    assert "&sslmode=verify-full&sslrootcert=" in appliance("dsn", "--api", url, "--ca", "/ca.crt").out
+
+
 KV = r"host=10.0.0.1,fd00::2 port=5432,5433 dbname=shop user=app password='it\'s' target_session_attrs=any"
 ENV = """
 PGHOST=10.0.0.1,fd00::2
