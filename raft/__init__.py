@@ -6,6 +6,7 @@ Everything a user needs is named here; the other modules are this package's own.
 from raft.api import (
     COMMAND_LIMIT_BYTES,
     Applied,
+    DirectoryInUse,
     Event,
     Failed,
     JournalDamaged,
@@ -30,12 +31,15 @@ from raft.api import (
     View,
 )
 from raft.members import Introduction, Member, Members
+from raft.recover import Copy, begin_anew, furthest, read_copy
 from raft.replica import Replica
 from raft.tls import Tls
 
 __all__ = [
     "COMMAND_LIMIT_BYTES",
     "Applied",
+    "Copy",
+    "DirectoryInUse",
     "Event",
     "Failed",
     "Introduction",
@@ -63,4 +67,7 @@ __all__ = [
     "Unknown",
     "Verdict",
     "View",
+    "begin_anew",
+    "furthest",
+    "read_copy",
 ]

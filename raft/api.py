@@ -30,7 +30,11 @@ class ListenError(ReplicaError):
     """The port cannot be opened: taken, or not of this host."""
 
 
-class JournalDamaged(ReplicaError):  # noqa: N818  the interface's names read as facts
+class DirectoryInUse(ReplicaError):  # noqa: N818  the interface's names read as facts
+    """Another process works in this directory."""
+
+
+class JournalDamaged(ReplicaError):  # noqa: N818
     """The journal is damaged before its last batch, so acknowledged entries may be lost."""
 
 

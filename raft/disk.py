@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from raft.api import ReplicaError
+from raft.api import DirectoryInUse, ReplicaError
 
 _LOCK_NAME = "lock"
 _READ_BYTES = 1024 * 1024
@@ -84,9 +85,7 @@ class OsDisk:
             self._hold()
         except BlockingIOError as error:
             self.close()
-            raise ReplicaError(
-                f"raft directory {directory} is in use by another process: stop it, or use another directory"
-            ) from error
+            raise _in_use(directory) from error
         except OSError as error:
             self.close()
             raise ReplicaError(f"cannot use raft directory {directory}: {error}") from error
@@ -152,6 +151,32 @@ class OsFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def read_undisturbed(directory: Path, name: str) -> bytes:
+    """A file of a directory that no process uses, changing nothing there. DirectoryInUse when one does."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(_kept_from_others(directory))
+            if (directory / _LOCK_NAME).exists():
+                held.enter_context(_kept_from_others(directory / _LOCK_NAME))
+        except BlockingIOError as error:
+            raise _in_use(directory) from error
+        return (directory / name).read_bytes()
+
+
+@contextlib.contextmanager
+def _kept_from_others(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(directory: Path) -> DirectoryInUse:
+    return DirectoryInUse(f"raft directory {directory} is in use by another process: stop it, or use another directory")
 
 
 def _make_directory(directory: Path) -> None:

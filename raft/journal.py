@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from raft.api import JournalDamaged, ReplicaError, ReplicaFailed
 from raft.disk import Disk, File
@@ -222,20 +223,10 @@ class Journal(Log):
             data = file.read()
         finally:
             file.close()
-        try:
+        with explained(self.path):
             header = read_header(data)
             self._check_owner(header.identity, cluster, name)
             self.cut_bytes = len(data) - replay(data, header, self)
-        except UnknownFormat as error:
-            raise ReplicaError(
-                f"journal {self.path} has {error}, which this version does not read: start the version that wrote it"
-            ) from error
-        except Damage as error:
-            raise JournalDamaged(
-                f"journal {self.path} is damaged {error}; entries that were acknowledged may be lost."
-                f" While a majority of the others is up, remove the directory {self._disk.path} and start this replica"
-                " again: it joins anew, without a vote until it has caught up"
-            ) from error
         return header
 
     def _check_owner(self, owner: Identity, cluster: str, name: str) -> None:
@@ -258,19 +249,36 @@ class Journal(Log):
             self._disk.remove(RESERVE_NAME)
         with contextlib.suppress(OSError):
             self._disk.sync_directory()  # what was removed may be free only now
-            _write_file(self._disk, FAILED_NAME, json.dumps(words).encode() + b"\n")
+            write_file(self._disk, FAILED_NAME, json.dumps(words).encode() + b"\n")
             self._disk.sync_directory()
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What is wrong with the bytes of this journal, as what it means and what would do."""
+    try:
+        yield
+    except UnknownFormat as error:
+        raise ReplicaError(
+            f"journal {path} has {error}, which this version does not read: start the version that wrote it"
+        ) from error
+    except Damage as error:
+        raise JournalDamaged(
+            f"journal {path} is damaged {error}; entries that were acknowledged may be lost."
+            f" While a majority of the others is up, remove the directory {path.parent} and start this replica"
+            " again: it joins anew, without a vote until it has caught up"
+        ) from error
 
 
 def _keep_reserve(disk: Disk) -> None:
     """Have the reserve, whole, and no note of a failure that is over; durable with the journal's name after it."""
-    if not disk.exists(RESERVE_NAME) or _read_file(disk, RESERVE_NAME) != _RESERVE:
-        _write_file(disk, RESERVE_NAME, _RESERVE)
+    if not disk.exists(RESERVE_NAME) or read_file(disk, RESERVE_NAME) != _RESERVE:
+        write_file(disk, RESERVE_NAME, _RESERVE)
     if disk.exists(FAILED_NAME):
         disk.remove(FAILED_NAME)
 
 
-def _read_file(disk: Disk, name: str) -> bytes:
+def read_file(disk: Disk, name: str) -> bytes:
     file = disk.open(name)
     try:
         return file.read()
@@ -278,7 +286,7 @@ def _read_file(disk: Disk, name: str) -> bytes:
         file.close()
 
 
-def _write_file(disk: Disk, name: str, data: bytes) -> None:
+def write_file(disk: Disk, name: str, data: bytes) -> None:
     file = disk.create(name)
     try:
         file.write(data, 0)
