@@ -50,15 +50,15 @@ def failover(to: str, reason: str, allow_data_loss: bool, manner: Manner) -> int
 
 def carry_out(change: Change, manner: Manner) -> int:
     """Refusals end with 4 and the checks; an end that was not seen with 5 and the operation's id."""
-    if not (manner.yes or manner.dry_run or sys.stdin.isatty()):
-        raise CommandError(Code.REFUSED, f"{change.what} asks first and there is no terminal to ask on; pass --yes")
+    if not (manner.yes or manner.dry_run):
+        expect_terminal(change.what)
     client = connect()
     if manner.dry_run or not manner.yes:
         _show_plan(client, change, manner)
     if manner.dry_run:
         return Code.DONE
     if not manner.yes:
-        _ask(change)
+        confirm(change.what, change.question)
     operation = secrets.token_hex(8)
     answer = client.change(change.path, change.body, operation=operation)
     if not answer.ok:
@@ -93,15 +93,22 @@ def _verdict(answer: Answer) -> list[str]:
     return [*check_lines(answer.body.get("checks", [])), answer.text("message")]
 
 
-def _ask(change: Change) -> None:
-    sys.stderr.write(f"{change.question} [y/N] ")
+def expect_terminal(what: str) -> None:
+    """Raises CommandError 4 when there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise CommandError(Code.REFUSED, f"{what} asks first and there is no terminal to ask on; pass --yes")
+
+
+def confirm(what: str, question: str) -> None:
+    """Raises CommandError 4 when nobody says yes."""
+    sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
         answer = ""
     if answer.strip().lower() not in {"y", "yes"}:
-        raise CommandError(Code.REFUSED, f"{change.what} not confirmed; nothing was changed")
+        raise CommandError(Code.REFUSED, f"{what} not confirmed; nothing was changed")
 
 
 def follow(client: Client, operation: str, timeout_s: float) -> dict[str, Any]:

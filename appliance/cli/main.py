@@ -51,6 +51,8 @@ app.add_typer(operations_app, name="operations")
 app.add_typer(members_app, name="members")
 app.add_typer(certs_app, name="certs")
 certs_app.add_typer(rotate_ca_app, name="rotate-ca")
+raft_app = typer.Typer(help="The consensus below the cluster.", no_args_is_help=True)
+app.add_typer(raft_app, name="raft")
 app.add_typer(demo_app, name="demo")
 
 
@@ -268,6 +270,38 @@ def certs_rotate_ca_finish(directory: AuthorityDirectory) -> int:
     from appliance.cli import certs
 
     return certs.finish_rotation(directory)
+
+
+@raft_app.command("show")
+def raft_show(
+    directory: Annotated[
+        str, typer.Option("--dir", metavar="DIR", help="A replica's directory. Default: the one of --config.")
+    ] = "",
+    output: Output = Format.TABLE,
+) -> int:
+    """What this host's copy of the log holds, while its node does not run."""
+    from appliance.cli import recover
+
+    return recover.show(directory, output)
+
+
+@raft_app.command("recover")
+def raft_recover(
+    copies: Annotated[
+        list[str] | None, typer.Option("--with", metavar="FILE", help="Another host's `raft show -o json`; repeat it.")
+    ] = None,
+    dead: Annotated[
+        list[str] | None, typer.Option("--dead", metavar="MEMBER", help="Gone for good; repeat it.")
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    output: Output = Format.TABLE,
+) -> int:
+    """When a majority is gone for good: let the cluster go on from this host alone. Its node must not run."""
+    from appliance.cli import recover
+
+    lost = [named("--dead", name) for name in dead or []]
+    return recover.recover(copies or [], lost, recover.Manner(yes, dry_run, output))
 
 
 Directory = Annotated[str, typer.Option("--dir", metavar="DIR", help="Where the demo lives.")]

@@ -1,0 +1,164 @@
+"""When a majority is gone for good: what this host's copy of the log holds, and whether the cluster may go on from it.
+
+For a node process that does not run. Who is gone is the operator's word; everything that can be checked is checked.
+"""
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.cluster.state import ClusterState, Position
+from appliance.ha.checks import Check
+from appliance.node.machine import ClusterMachine
+from raft import Copy, DirectoryInUse, ReplicaError, begin_anew, furthest, read_copy
+
+FORMAT = 1
+
+
+class RecoveryError(Exception):
+    """The copy cannot be read or gone on from: says why, and what would do."""
+
+
+class NodeRunsError(RecoveryError):
+    """The directory is in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurvivorCopy:
+    """What one host holds of the replicated log. As JSON it is carried to the others."""
+
+    format: int
+    log: Copy
+    epoch: int
+    """of the last appointment, when every entry is applied"""
+    primary: str
+    """whom it appointed; empty before the first"""
+    position: Position | None
+    """the last one known of that primary"""
+
+    @property
+    def name(self) -> str:
+        return self.log.name
+
+
+def look(directory: Path) -> SurvivorCopy:
+    """Read a copy, changing nothing. NodeRunsError, RecoveryError, or OSError as it comes."""
+    try:
+        log, state = read_copy(directory, ClusterMachine())
+    except DirectoryInUse as error:
+        raise NodeRunsError(str(error)) from error
+    except ReplicaError as error:
+        raise RecoveryError(str(error)) from error
+    return _survivor(log, state)
+
+
+def _survivor(log: Copy, state: ClusterState) -> SurvivorCopy:
+    held = state.appointment
+    return SurvivorCopy(
+        FORMAT,
+        log,
+        epoch=held.epoch if held is not None else 0,
+        primary=held.node if held is not None else "",
+        position=state.last_known,
+    )
+
+
+def go_on_alone(directory: Path, expected: SurvivorCopy, address: str) -> Path:
+    """Begin the next incarnation from this copy; answers where the old journal is kept.
+
+    NodeRunsError, RecoveryError or OSError: nothing was changed. A crash leaves the journal as before or as after.
+    """
+    try:
+        with _as_owner_of(directory):
+            return begin_anew(directory, expected.log, address)
+    except DirectoryInUse as error:
+        raise NodeRunsError(str(error)) from error
+    except ReplicaError as error:
+        raise RecoveryError(str(error)) from error
+
+
+@contextmanager
+def _as_owner_of(directory: Path) -> Iterator[None]:
+    """What root makes there belongs to whoever runs the node, who could not read it otherwise."""
+    if os.geteuid() != 0:
+        yield
+        return
+    owner, group = os.geteuid(), os.getegid()
+    found = directory.stat()
+    os.setegid(found.st_gid)
+    os.seteuid(found.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(owner)
+        os.setegid(group)
+
+
+def recovery_checks(
+    own: SurvivorCopy, others: Sequence[SurvivorCopy], dead: Collection[str], answering: Collection[str]
+) -> tuple[Check, ...]:
+    """Every one must pass. `answering`: who of the dead takes connections on the raft port."""
+    members = {member.name for member in own.log.members.all}
+    return (
+        _belongs(own),
+        *(check for other in others for check in _other_copy(own, other, members)),
+        *(_accounted(name, own, others, dead) for name in sorted(members - {own.name})),
+        *(_dead(name, own, members, answering) for name in sorted(dead)),
+        _majority_gone(own, others),
+    )
+
+
+def _belongs(own: SurvivorCopy) -> Check:
+    detail = f"cluster id {own.log.cluster_id}, incarnation {own.log.incarnation}"
+    empty = "has never belonged to a group: there is nothing to go on from"
+    return Check("copy.empty", own.name, own.log.cluster_id != "", detail if own.log.cluster_id else empty)
+
+
+def _other_copy(own: SurvivorCopy, other: SurvivorCopy, members: Collection[str]) -> Iterator[Check]:
+    same = other.log.cluster_id == own.log.cluster_id and other.name in members and other.name != own.name
+    detail = f"a copy of {own.log.cluster_id}, as this one is"
+    if not same:
+        detail = f"is of {other.name!r} of group {other.log.cluster_id or 'none'}: give copies of this group's others"
+    yield Check("copy.other_group", other.name, same, detail)
+    less = furthest([other.log, own.log]).reach == own.log.reach
+    shown = f"its last entry is {_last(other)}, the one here is {_last(own)}"
+    remedy = "" if less else f": recover on {other.name} instead"
+    yield Check("copy.more_complete", other.name, less, shown + remedy)
+
+
+def _last(copy: SurvivorCopy) -> str:
+    return f"{copy.log.last_index} of term {copy.log.last_term}, incarnation {copy.log.incarnation}"
+
+
+def _accounted(name: str, own: SurvivorCopy, others: Sequence[SurvivorCopy], dead: Collection[str]) -> Check:
+    given = name in {other.name for other in others}
+    if given and name in dead:
+        return Check("member.accounted", name, False, "is named with --dead, and its copy is given: which one is it?")
+    if given or name in dead:
+        return Check("member.accounted", name, True, "its copy is given" if given else "named with --dead")
+    hint = f"on its host run `appliance raft show -o json`, and give that here with --with; or --dead {name}"
+    return Check("member.accounted", name, False, f"may live, or hold more than {own.name}: {hint}")
+
+
+def _dead(name: str, own: SurvivorCopy, members: Collection[str], answering: Collection[str]) -> Check:
+    if name == own.name or name not in members:
+        known = ", ".join(sorted(set(members) - {own.name})) or "none"
+        return Check("member.unknown", name, False, f"is none of the others in this copy: {known}")
+    member = own.log.members.get(name)
+    place = member.address if member is not None else ""
+    if name in answering:
+        return Check("member.dead", name, False, f"answers at {place}: it lives; start the node here and look")
+    return Check("member.dead", name, True, f"does not answer at {place}")
+
+
+def _majority_gone(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Check:
+    """A voter lives if its copy is here and is the one that the members count: a name with its replica id."""
+    voters = [member for member in own.log.members.all if member.voter]
+    ids = {copy.log.replica_id for copy in (own, *others)}
+    living = sorted(member.name for member in voters if member.replica_id in ids)
+    needed = len(voters) // 2 + 1
+    counted = f"{len(living)} of {len(voters)} voters left ({', '.join(living) or 'none'}), a majority is {needed}"
+    remedy = "" if len(living) < needed else ": start their nodes, they need no recovery"
+    return Check("majority.lives", "", len(living) < needed, counted + remedy)
