@@ -140,6 +140,10 @@ class ReplicaConfig:
     election_min_s: float = 0.5
     election_max_s: float = 1.0
     heartbeat_s: float = 0.1
+    compact_entries: int = 4096
+    """So many entries after a snapshot call for the next one."""
+    keep_entries: int = 1024
+    """Kept before the snapshot at most."""
     tls: Tls | None = None
     """None: everything between members is in the clear, and whoever reaches the port is believed."""
 

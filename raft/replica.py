@@ -236,6 +236,8 @@ class Replica(Generic[S]):
             election_min_s=config.election_min_s,
             election_max_s=config.election_max_s,
             heartbeat_s=config.heartbeat_s,
+            compact_entries=config.compact_entries,
+            keep_entries=config.keep_entries,
         )
         return Engine(
             settings,
@@ -380,6 +382,11 @@ def _check(config: ReplicaConfig) -> None:
         raise ReplicaError(
             f"election_max_s {config.election_max_s} > election_min_s {config.election_min_s}"
             f" > 3 * heartbeat_s {config.heartbeat_s} > 0 does not hold: choose timings that do"
+        )
+    if config.compact_entries < 1 or config.keep_entries < 0:
+        raise ReplicaError(
+            f"compact_entries {config.compact_entries} > 0 and keep_entries {config.keep_entries} >= 0 does not hold:"
+            " choose numbers that do"
         )
     for place in (config.listen, *config.members.values()):
         address.parse(place)

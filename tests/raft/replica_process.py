@@ -1,7 +1,11 @@
-"""A replica in a process of its own, driven by lines on stdin: `propose ID`, `state`, `leader`."""
+"""A replica in a process of its own, driven by lines on stdin, each with one line of answer.
+
+`propose ID [BYTES]` (that large), `barrier`, `state`, `leader`, `transfer NAME`, `status`.
+"""
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import msgpack
@@ -15,7 +19,7 @@ class Appender:
         return ()
 
     def apply(self, state, command):
-        return (*state, command.decode()), Verdict()
+        return (*state, command.decode().rstrip()), Verdict()
 
     def dump(self, state):
         return msgpack.packb(state)
@@ -24,26 +28,54 @@ class Appender:
         return tuple(msgpack.unpackb(dumped))
 
 
-def main(name, directory, members, *certificate):
+class Latest(Appender):
+    """Keeps the last command only, so that what a replica needs does not grow by what it is given."""
+
+    def apply(self, state, command):
+        return (command.decode().rstrip(),), Verdict()
+
+
+MACHINES = {"all": Appender, "latest": Latest}
+
+
+def answer(replica, line):
+    match line.split():
+        case ["propose", identity, *size]:
+            command = identity.encode().ljust(int(size[0]) if size else 0)
+            return type(replica.propose(command, identity, 2).result(3)).__name__
+        case ["barrier"]:
+            return type(replica.barrier(3).result(4)).__name__
+        case ["state"]:
+            outcome = replica.barrier(3).result(4)
+            return json.dumps([type(outcome).__name__, replica.view().state])
+        case ["leader"]:
+            return replica.view().leader if replica.view().is_leader else "-"
+        case ["transfer", to]:
+            return type(replica.transfer(to, 3).result(4)).__name__
+        case ["status"]:
+            status = replica.status()
+            return json.dumps({name: asdict(status)[name] for name in ("first_index", "last_index", "log_bytes")})
+
+
+def main(name, directory, members, settings, machine, *certificate):
     members = json.loads(members)
-    tls = Tls(*map(Path, certificate)) if certificate else None
     replica = Replica(
-        ReplicaConfig("c", name, Path(directory), members[name], members, tls=tls),
-        Appender(),
+        ReplicaConfig(
+            "c",
+            name,
+            Path(directory),
+            members[name],
+            members,
+            tls=Tls(*map(Path, certificate)) if certificate else None,
+            **json.loads(settings),
+        ),
+        MACHINES[machine](),
         on_event=lambda _: None,
         on_request=lambda _, payload: payload,
     )
     replica.start()
     for line in sys.stdin:
-        match line.split():
-            case ["propose", identity]:
-                outcome = replica.propose(identity.encode(), identity, 2).result(3)
-                print(type(outcome).__name__, flush=True)
-            case ["state"]:
-                outcome = replica.barrier(3).result(4)
-                print(json.dumps([type(outcome).__name__, replica.view().state]), flush=True)
-            case ["leader"]:
-                print(replica.view().leader if replica.view().is_leader else "-", flush=True)
+        print(answer(replica, line), flush=True)
     replica.stop()
 
 

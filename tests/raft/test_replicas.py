@@ -390,6 +390,8 @@ def test_contradictions_in_the_configuration_are_named(cluster):
         cluster.replica("n1", heartbeat_s=0.4)
     with pytest.raises(ReplicaError, match="is no address"):
         cluster.replica("n1", listen="nowhere")
+    with pytest.raises(ReplicaError, match="compact_entries 0 > 0"):
+        cluster.replica("n1", compact_entries=0)
 
 
 def test_a_damaged_journal_refuses_to_start(cluster):
