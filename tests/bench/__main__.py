@@ -1,7 +1,8 @@
 """How long writes stop, and what an idle node costs: `./dev bench [--runs N] [--only NAME …] [-o json]`.
 
-Each figure is the longest time between two acknowledged commits of one client that writes all the time through the
-DSN that applications use. Medians of N runs, with the smallest and the largest; on real nodes, on loopback.
+Each figure of nodes is the longest time between two acknowledged commits of one client that writes all the time through
+the DSN that applications use; `raft` is about replicas alone (tests/raft/measure.py). Medians of N runs, with the
+smallest and the largest; real processes, on loopback.
 """
 
 import argparse
@@ -12,30 +13,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.result import Result
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Audit, Ledger
 from tests.harness.node import Node
 from tests.harness.processes import send
+from tests.raft import measure as raft
 
 IDLE_S = 30.0
 CLOCK_TICKS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    name: str
-    what: str
-    unit: str
-    runs: tuple[float, ...]
-    notes: str = ""
-
-    def line(self) -> str:
-        middle = statistics.median(self.runs)
-        spread = f"{min(self.runs):.2f} - {max(self.runs):.2f}"
-        return f"{self.what:<66} {middle:8.2f} {self.unit:<10} ({spread}, {len(self.runs)} runs) {self.notes}"
 
 
 def form() -> float:
@@ -168,7 +156,9 @@ EVENTS: dict[str, tuple[str, Callable[[Cluster], Audit]]] = {
 
 
 def measure(runs: int, only: list[str]) -> Iterator[Result]:
-    wanted = only or ["form", *EVENTS, "idle"]
+    wanted = only or ["raft", "form", *EVENTS, "idle"]
+    if "raft" in wanted:
+        yield from raft.measure(runs)
     if "form" in wanted:
         yield Result(
             "form", "three nodes from nothing to two streaming standbys", "s", tuple(form() for _ in range(runs))
@@ -197,7 +187,7 @@ def repeated(cluster: Cluster, event: Callable[[Cluster], Audit]) -> Audit:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", nargs="*", default=[], choices=["form", *EVENTS, "idle"])
+    parser.add_argument("--only", nargs="*", default=[], choices=["raft", "form", *EVENTS, "idle"])
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     options = parser.parse_args()
     for result in measure(options.runs, options.only):
