@@ -7,7 +7,6 @@ SIGINT ends everything of this node: PostgreSQL stops, the lease is given back, 
 import os
 import secrets
 import signal
-import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +18,12 @@ from appliance.cluster.state import ClusterState, Member
 from appliance.node.config import NodeConfig
 from appliance.node.config_parameters import refused_locally
 from appliance.node.coordinator import Coordinator
-from appliance.node.events import Events, configure
+from appliance.node.events import Events
 from appliance.node.execute import Executor
 from appliance.node.farewell import stop_everything
 from appliance.node.gateway import NodeGateway, PeerDoor
 from appliance.node.guard_client import GuardClient, GuardError
+from appliance.node.line_writer import LineWriter
 from appliance.node.local import LocalPostgres, state_directories
 from appliance.node.loop import Alarm, ControlLoop, Policies
 from appliance.node.machine import ClusterMachine
@@ -55,6 +55,8 @@ from raft import (
 
 FAILED = 1
 API_STOP_LIMIT_S = 2.0
+LOG_LIMIT_S = 2.0
+STDERR = 2
 
 
 class StartError(Exception):
@@ -65,14 +67,20 @@ def run(config: NodeConfig) -> int:
     """Run a node until it is told to end. 0: told to; 1: it could not start or go on, the reason is on stderr."""
     try:
         drop()
-        configure(config.log.level, config.log.format)
         _make_directories(config)
         with _starting(config):
             node = _Node(config)
         return node.run()
     except (PrivilegeError, StartError, NotesError, ReplicaError, GuardError, ApiError, PostgresError) as error:
-        sys.stderr.write(f"appliance: {error}\n")
+        _complain(str(error))
         return FAILED
+
+
+def _complain(reason: str) -> None:
+    """On stderr; nobody who does not read it keeps the process from ending."""
+    writer = LineWriter(STDERR)
+    writer.put(f"appliance: {reason}")
+    writer.close(LOG_LIMIT_S)
 
 
 @contextmanager
@@ -139,7 +147,7 @@ def api_token(path: Path) -> str:
 class _Node:
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
-        self._events = Events(config.name)
+        self._events = Events(config.name, config.log.level, config.log.format)
         self._alarm = Alarm()
         self._stop_signal = 0
         self._certificate_problem = ""
@@ -223,6 +231,7 @@ class _Node:
                 self._renewal.stop()
             self._replica.stop()
             self._guard.close()
+            self._events.close(LOG_LIMIT_S)
 
     def _begin(self) -> None:
         self._loop.adopt()
@@ -253,7 +262,7 @@ class _Node:
 
     def _end(self) -> int:
         if self._failure:
-            sys.stderr.write(f"appliance: {self._failure}\n")
+            _complain(self._failure)
             return FAILED
         notify("STOPPING=1")
         if self._stop_signal == signal.SIGINT:

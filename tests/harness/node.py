@@ -75,7 +75,8 @@ class Node:
 
     # Its life
 
-    def start(self) -> None:
+    def start(self, stdout: int | None = None) -> None:
+        """It logs into its file, or into a descriptor of the test's."""
         self.config_file.write_text(yaml.safe_dump(self.config))
         give(self.config_file)
         enter = ["nsenter", f"--net=/run/netns/{self.place.namespace}"] if self.place.namespace else []
@@ -85,7 +86,7 @@ class Node:
                 cwd="/",
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if stdout is None else stdout,
                 stderr=log,
                 start_new_session=True,
             )

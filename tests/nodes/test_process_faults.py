@@ -1,5 +1,7 @@
 """One process of the primary's node dies or hangs; the others decide what that means."""
 
+import fcntl
+import os
 import signal
 import time
 
@@ -38,6 +40,27 @@ def test_a_killed_node_process_that_is_restarted_is_not_noticed(cluster):
     assert primary.view()["epoch"] == before["epoch"]
     audit.expect_no_loss()
     assert audit.longest_gap_s() < 1
+
+
+def test_a_log_that_nobody_reads_costs_no_lease(cluster):
+    """A journal that is stuck: the pipe is full before the first line."""
+    primary = cluster.primary()
+    epoch, postmaster = primary.view()["epoch"], primary.postmaster
+    unread, log = os.pipe()
+    os.write(log, b"x" * (fcntl.fcntl(log, fcntl.F_GETPIPE_SZ) - 1) + b"\n")
+    assert primary.end(signal.SIGTERM) == 0
+    primary.start(stdout=log)
+    os.close(log)
+    time.sleep(TTL_S + 1)
+    assert cluster.wait_whole() is primary
+    assert (primary.postmaster, primary.view()["epoch"]) == (postmaster, epoch)
+    # the end waits for it no longer than it must
+    assert primary.end(signal.SIGTERM) == 0
+    with os.fdopen(unread, "rb") as file:
+        assert file.read().count(b"\n") == 1
+    primary.start()
+    assert cluster.wait_whole() is primary
+    assert (primary.postmaster, primary.view()["epoch"]) == (postmaster, epoch)
 
 
 def test_a_killed_node_process_of_a_standby_is_not_noticed(cluster):
