@@ -207,8 +207,13 @@ class ReplicaStatus:
     fsync_count: int
     fsync_last_s: float
     fsync_longest_s: float
+    fsync_total_s: float
     tick_late_s: float
     """How late the last tick of the raft thread was."""
+    tick_late_longest_s: float
+    """The latest of the last minute."""
+    ticks_late: int
+    """Later than 100 ms, since the start."""
     failure: str | None = None
     peers: tuple[PeerStatus, ...] = field(default=())
     refusals: Mapping[Reason, int] = field(default_factory=dict)

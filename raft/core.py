@@ -136,7 +136,9 @@ class Core(SyncObj):
     # -- the owner's calls -----------------------------------------------------------------------------
 
     def step(self) -> float:
-        """One tick. Answers in how many seconds the next one is due; other calls make one due at once."""
+        """One tick. Answers in how many seconds the next one is due, below zero if it should have been meanwhile; other
+        calls make one due at once.
+        """
         use_clock(self.clock)
         self.journal.sync()  # own entries are on disk before the tick counts them (R1)
         if self.leader is not None:
@@ -148,7 +150,7 @@ class Core(SyncObj):
         if self.leader is not None:
             self.leader.finish_reads()
         self.journal.sync()
-        return max(0.0, self._due_s() - self.clock())
+        return self._due_s() - self.clock()
 
     def deliver(self, peer: str, message: Message) -> bool:
         """Take a message from a peer's connection; one of another group is dropped, and counted.
@@ -344,7 +346,8 @@ class Core(SyncObj):
     def _due_s(self) -> float:
         if self.leader is None:
             return self.election.deadline_s
-        return 0.0 if self.leader.flush or self.leader.announce else self.inside.next_heartbeat
+        heartbeat_s: float = self.inside.next_heartbeat
+        return min(heartbeat_s, self.clock()) if self.leader.flush or self.leader.announce else heartbeat_s
 
     def _receive_answer(self, peer: str, message: Appended | SnapshotHeld) -> bool:
         if message.term > self.inside.term:

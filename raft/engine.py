@@ -92,7 +92,9 @@ class Engine(Generic[S]):
         return self._core.strangers
 
     def step(self) -> float:
-        """One tick. Answers in how many seconds the next is due; after any other call one is due at once."""
+        """One tick. Answers in how many seconds the next is due, below zero if it should have been meanwhile; after any
+        other call one is due at once.
+        """
         wait_s = self._core.step()
         self._publish()
         return wait_s

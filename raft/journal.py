@@ -39,11 +39,13 @@ class SyncTimes:
     count: int = 0
     last_s: float = 0.0
     longest_s: float = 0.0
+    total_s: float = 0.0
 
     def note(self, took_s: float) -> None:
         self.count += 1
         self.last_s = took_s
         self.longest_s = max(self.longest_s, took_s)
+        self.total_s += took_s
 
 
 class Journal(Log):

@@ -43,6 +43,7 @@ from raft.journal import Journal
 from raft.members import Introduction, Members
 from raft.messages import Message
 from raft.requests import Handlers, Requests
+from raft.ticks import Ticks
 from raft.transport import Transport, TransportEvents
 from raft.waiting import Waiting
 
@@ -117,8 +118,8 @@ class Replica(Generic[S]):
         self._stopping = False
         self._numbers = itertools.count()
         self._session = secrets.token_hex(8)
-        self._late_s = 0.0
         self._places: dict[str, tuple[str, ...]] = {}
+        self._ticks = Ticks()
         self._disk: OsDisk
         self._journal: Journal
         self._transport: Transport
@@ -221,7 +222,10 @@ class Replica(Generic[S]):
             fsync_count=journal.sync_times.count,
             fsync_last_s=journal.sync_times.last_s,
             fsync_longest_s=journal.sync_times.longest_s,
-            tick_late_s=self._late_s,
+            fsync_total_s=journal.sync_times.total_s,
+            tick_late_s=self._ticks.late_s,
+            tick_late_longest_s=self._ticks.late_longest_s,
+            ticks_late=self._ticks.late_count,
             failure=self._failure,
             peers=self._transport.status(facts.match_index),
             refusals=self._transport.refusals(),
@@ -301,9 +305,11 @@ class Replica(Generic[S]):
                 stirred = self._mailbox.wait(min(max(0.0, due_s - boottime_s()), _LONGEST_STEP_S))
                 now_s = boottime_s()
                 if stirred or now_s >= due_s:
-                    self._late_s = max(0.0, now_s - due_s)
                     wait_s = self._engine.step()
-                    due_s = boottime_s() + wait_s
+                    stepped_s = boottime_s()
+                    # what fell due while this step ran was done at its end; or is still due, and late the next time
+                    self._ticks.note(stepped_s if now_s < due_s and wait_s > 0.0 else now_s, due_s)
+                    due_s = max(now_s, stepped_s + wait_s)
                     self._view = self._engine.view
             self._journal.sync()
         except Exception as error:  # noqa: BLE001  the thread's end: whatever it was, nothing may follow it

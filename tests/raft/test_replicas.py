@@ -50,6 +50,18 @@ def test_r2_a_barrier_shows_what_was_acknowledged_elsewhere(cluster):
         assert cluster.running[reader].view().state[-1] == b"%d" % number
 
 
+def test_a_heartbeat_that_a_long_tick_keeps_waiting_counts_as_late(cluster):
+    cluster.start()
+    leader = cluster.running[cluster.leader()]
+    before = leader.status()
+    assert isinstance(leader.propose(b"slow", "slow", 5).result(6), Applied)
+    time.sleep(0.1)
+    after = leader.status()
+    assert after.tick_late_longest_s > 0.15
+    assert after.ticks_late > before.ticks_late
+    assert after.fsync_total_s >= after.fsync_longest_s > 0
+
+
 def test_a_refusal_is_the_same_everywhere_and_changes_nothing(cluster, wait):
     cluster.start()
     follower = cluster.followers()[0]
