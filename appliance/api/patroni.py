@@ -76,6 +76,8 @@ def _role(present: Present) -> str:
     """The role of PostgreSQL here, not of the lease; guessed from the lease while PostgreSQL does not answer."""
     if present.instance is not None:
         return "replica" if present.instance.in_recovery else "primary"
+    if present.member.role is NodeRole.WITNESS:
+        return "witness"
     if present.published.seen.directory.kind is not DirectoryKind.CLUSTER:
         return "uninitialized"
     return "primary" if present.state.primary == present.me else "replica"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.output import say
+from appliance.cluster.state import NodeRole
 from appliance.node.config import NodeConfig
 from appliance.node.config_problems import ConfigProblem
 
@@ -21,6 +22,8 @@ def load(path: Path) -> NodeConfig:
 
 def ask_postgresql(path: Path, config: NodeConfig) -> None:
     """Raises CommandError for values that it would not take; where there is none, that is only said."""
+    if config.role is NodeRole.WITNESS:
+        return
     from appliance.node.config_parameters import refused_at_bootstrap, refused_locally
     from appliance.postgres.binaries import find
     from appliance.postgres.errors import PostgresError

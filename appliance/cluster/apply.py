@@ -36,6 +36,7 @@ from appliance.cluster.state import (
     FailedBootstrap,
     HistoryEntry,
     LeaseStatus,
+    NodeRole,
     Position,
     Timeline,
 )
@@ -97,6 +98,8 @@ def _announce(state: ClusterState, command: Announce) -> ClusterState | str:
     for other in state.members.values():
         if other.name != new.name and other.raft == new.raft:
             return f"member.address_taken: {new.raft} is the raft address of {other.name}"
+    if old is not None and (old.role is NodeRole.WITNESS) is not (new.role is NodeRole.WITNESS):
+        return f"member.role: {new.name} is known with role {old.role}, and cannot become {new.role}"
     new = replace(new, incarnation=old.incarnation if old else "", rebuilding=old is not None and old.rebuilding)
     return replace(state, members={**state.members, new.name: new})
 
@@ -108,6 +111,8 @@ def _begin_bootstrap(state: ClusterState, command: BeginBootstrap) -> ClusterSta
         return f"bootstrap.running: {state.bootstrap.node} is initialising the cluster"
     if command.node not in state.members:
         return f"member.unknown: {command.node} has not announced itself"
+    if state.members[command.node].role is NodeRole.WITNESS:
+        return f"bootstrap.witness: {command.node} has no PostgreSQL"
     try:
         read_policy(command.document)
     except ConfigError as error:

@@ -75,7 +75,9 @@ def candidate_checks(
 
 
 def _has_data(member: Member) -> Check:
-    ok = member.role is not NodeRole.WITNESS and bool(member.incarnation) and not member.rebuilding
+    if member.role is NodeRole.WITNESS:
+        return Check("candidate.data", member.name, False, "is a witness and has no PostgreSQL: name another")
+    ok = bool(member.incarnation) and not member.rebuilding
     detail = "complete data directory" if ok else "no complete data directory: wait until it streams"
     return Check("candidate.data", member.name, ok, detail)
 
@@ -134,7 +136,8 @@ def switchover_checks(
 ) -> tuple[Check, ...]:
     """All checks of a switchover. Without a target every standby is tried; one that passes is enough."""
     checks = cluster_checks(state, expected_primary, needs_primary=True)
-    names = [target] if target else [n for n in sorted(state.members) if n != state.primary]
+    others = (m for m in state.members.values() if m.name != state.primary and m.role is not NodeRole.WITNESS)
+    names = [target] if target else sorted(m.name for m in others)
     for name in names:
         checks += candidate_checks(state, reports, policy, name)
     return checks

@@ -65,6 +65,8 @@ def announce(state: ClusterState, seen: Observation, policy: Policy) -> Decision
         return None
     if known is not None and known == replace(mine, incarnation=known.incarnation, rebuilding=known.rebuilding):
         return None
+    if known is not None and (known.role is NodeRole.WITNESS) is not (mine.role is NodeRole.WITNESS):
+        return Decision(f"the cluster knows {mine.name} with role {known.role}, its node.yml says {mine.role}")
     return Decision(f"announce {mine.name} at {mine.postgres or mine.raft}", (Propose(Announce(mine)),))
 
 

@@ -140,7 +140,7 @@ class LogSection(_Section):
 class NodeConfig(_Section):
     name: NodeName = Field(description="this node's name, one of `members`")
     cluster: NodeName = Field(description="the cluster's name, the same on every node")
-    role: NodeRole = Field(NodeRole.DATA, description="data, the only role so far")
+    role: NodeRole = Field(NodeRole.DATA, description="data or witness")
     members: Mapping[NodeName, Reachable] = Field(
         description="every member's name with its raft host:port, this node's too"
     )
@@ -212,7 +212,7 @@ class NodeConfig(_Section):
         """What is allowed but hardly meant."""
         count = len(self.members)
         if count % 2 == 0:
-            return (f"members: {count} voters survive no more losses than {count - 1}; add a member or remove one",)
+            return (f"members: {count} voters survive no more losses than {count - 1}; add a witness, or remove one",)
         if count > 7:
             return (f"members: {count} voters make every decision wait for {count // 2 + 1}; at most 7 do well",)
         return ()
@@ -271,9 +271,9 @@ def _folded(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
-def _role_is_data(config: NodeConfig) -> Iterator[str]:
-    if config.role is not NodeRole.DATA:
-        yield f"role: {config.role.value!r} is not available yet, every node holds data and votes; remove it"
+def _role_is_available(config: NodeConfig) -> Iterator[str]:
+    if config.role is NodeRole.LEARNER:
+        yield f"role: {config.role.value!r} is not available yet; write data or witness"
 
 
 def _bootstrap_reads(config: NodeConfig) -> Iterator[str]:
@@ -367,7 +367,7 @@ def _ports_differ(config: NodeConfig) -> Iterator[str]:
 
 _CHECKS = (
     _members_agree,
-    _role_is_data,
+    _role_is_available,
     _bootstrap_reads,
     _parameters_are_local,
     _tls_is_one,

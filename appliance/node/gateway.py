@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from appliance.api.published import OperatorAnswer, OperatorRequest, Published
-from appliance.cluster.state import ClusterState
+from appliance.cluster.state import ClusterState, NodeRole
 from appliance.node.clock import boottime_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_parameters import refused_at_bootstrap
@@ -115,7 +115,7 @@ class NodeGateway:
 
     def _objection(self) -> str:
         """Why this node's PostgreSQL could not live with its first configuration: that cannot be changed later."""
-        if self._replica.view().state.initialised:
+        if self._replica.view().state.initialised or self._config.role is NodeRole.WITNESS:
             return ""
         try:
             return "; ".join(refused_at_bootstrap(self._binaries, self._config))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState
+from appliance.cluster.state import ClusterState, NodeRole
 from appliance.ha.decide import slot_name
 from appliance.node.clock import wall_s
 from appliance.node.config import NodeConfig
@@ -240,4 +240,5 @@ class LocalPostgres:
 
 def state_directories(config: NodeConfig) -> tuple[Path, ...]:
     """Directories that must exist, private to the run user, before anything starts."""
-    return (config.state_dir, config.raft.dir, config.postgresql.socket_dir, config.http.socket.parent)
+    directories = (config.state_dir, config.raft.dir, config.http.socket.parent)
+    return directories if config.role is NodeRole.WITNESS else (*directories, config.postgresql.socket_dir)

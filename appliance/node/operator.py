@@ -7,7 +7,7 @@ from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import BeginBootstrap, Command, StartOperation
 from appliance.cluster.config import read_policy
-from appliance.cluster.state import ClusterState, OperationKind
+from appliance.cluster.state import ClusterState, NodeRole, OperationKind
 from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, switchover_checks
 from appliance.ha.seen import DirectoryKind, ReportSeen
 from appliance.node.clock import wall_time
@@ -85,6 +85,8 @@ def bootstrap_checks(
     seen = reports.get(node)
     alive = seen is not None and seen.age_s <= FRESH_S and node in state.members
     checks.append(Check("member.unknown", node, alive, "is up" if alive else "has not reported: is its node running?"))
+    if alive and state.members[node].role is NodeRole.WITNESS:
+        return (*checks, Check("bootstrap.witness", node, False, "is a witness: bootstrap on a node with PostgreSQL"))
     if seen is not None:
         kind = seen.report.directory
         free = kind in {DirectoryKind.MISSING, DirectoryKind.EMPTY}

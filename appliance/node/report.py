@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from appliance import __version__
 from appliance.api.published import WalSenderSeen
-from appliance.cluster.state import ClusterState
+from appliance.cluster.state import ClusterState, NodeRole
 from appliance.ha.decide import cast_vote, wants_lease
 from appliance.ha.seen import CertificateSeen, DirectoryKind, Observation, Report
 from appliance.ha.start import progress
@@ -14,7 +14,9 @@ _JOB_STATUS = {"initialise": "initializing new cluster", "clone": "creating repl
 
 
 def status(seen: Observation) -> str:
-    """PostgreSQL's state in Patroni's words."""
+    """PostgreSQL's state in Patroni's words, which have none for a node without it."""
+    if seen.me.role is NodeRole.WITNESS:
+        return "witness"
     if seen.job is not None and seen.job.running and seen.job.kind in _JOB_STATUS:
         return _JOB_STATUS[seen.job.kind]
     if seen.stopping_s is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from appliance import __version__
 from appliance.api.server import ApiError, ApiServer
-from appliance.cluster.state import ClusterState, Member
+from appliance.cluster.state import ClusterState, Member, NodeRole
 from appliance.node.config import NodeConfig
 from appliance.node.config_parameters import refused_locally
 from appliance.node.coordinator import Coordinator
@@ -34,7 +34,8 @@ from appliance.node.operator import Desk
 from appliance.node.privileges import PrivilegeError, drop
 from appliance.node.renewal import Renewal
 from appliance.node.reporter import Reporter
-from appliance.postgres.binaries import find
+from appliance.node.witness import NO_PROGRAMS, NoGuard, NoPostgres, objection
+from appliance.postgres.binaries import Binaries, find
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import write_atomically
 from appliance.postgres.incarnation import forget_incarnation
@@ -121,13 +122,31 @@ def member_of(config: NodeConfig) -> Member:
 
 
 def open_notes(config: NodeConfig) -> NotesFile:
-    """R6, R13: notes that are gone may have held a pledge, so the data directory is no voter's any more."""
+    """R6, R13: notes that are gone may have held a pledge, so the data directory is no voter's any more.
+
+    A witness pledges nothing, and makes no file that would look like notes that were kept.
+    """
     path = config.state_dir / "notes.json"
+    if config.role is NodeRole.WITNESS:
+        return NotesFile(path)
     if not path.exists():
         forget_incarnation(config.postgresql.data_dir)
     notes = NotesFile(path)
     notes.create()
     return notes
+
+
+def find_programs(config: NodeConfig) -> Binaries:
+    """PostgreSQL on this host, which takes the values of the node's file. Raises StartError, PostgresError."""
+    if config.role is NodeRole.WITNESS:
+        if (reason := objection(config)) is not None:
+            raise StartError(reason)
+        return NO_PROGRAMS
+    binaries = find(config.postgresql.bin_dir)
+    refused = refused_locally(binaries, config)
+    if refused:
+        raise StartError("\n".join(refused))
+    return binaries
 
 
 def api_token(path: Path) -> str:
@@ -153,12 +172,12 @@ class _Node:
         self._certificate_problem = ""
         self._failure = ""
         self._heard = deque[Event]()
-        self._binaries = find(config.postgresql.bin_dir)
-        refused = refused_locally(self._binaries, config)
-        if refused:
-            raise StartError("\n".join(refused))
+        self._binaries = find_programs(config)
         self._notes = open_notes(config)
-        self._guard = GuardClient(config.state_dir / "guard")
+        make_guard, make_local = (
+            (NoGuard, NoPostgres) if config.role is NodeRole.WITNESS else (GuardClient, LocalPostgres)
+        )
+        self._guard = make_guard(config.state_dir / "guard")
         self._renewal = None if config.tls is None else Renewal(config.tls, self._on_certificate_renewed)
         self._replica: Replica[ClusterState] = Replica(
             ReplicaConfig(
@@ -181,7 +200,7 @@ class _Node:
         desk = Desk(self._replica, self._coordinator.reports)
         monitor = Monitor(config.postgresql.socket_dir, config.postgresql.port)
         try:
-            local = LocalPostgres(config, self._binaries, self._guard, monitor)
+            local = make_local(config, self._binaries, self._guard, monitor)
         except ValueError as error:
             raise StartError(f"{config.state_dir}/credentials.json: {error}; copy it from another node") from error
         self._door = PeerDoor(self._coordinator, desk, lambda: local.credentials)

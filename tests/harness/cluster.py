@@ -36,6 +36,7 @@ class Cluster:
         *,
         network: Network | None = None,
         config: Mapping[str, object] | None = None,
+        roles: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = fresh_directory()
         self._sweeper = Sweeper(self.directory, network.namespaces if network is not None else ())
@@ -47,6 +48,8 @@ class Cluster:
             name: Node(self.directory / name, place, _node_file(self.directory, name, members, place, config or {}))
             for name, place in zip(members, places, strict=True)
         }
+        for name, role in (roles or {}).items():
+            self[name].config["role"] = role
         self.living.append(self)
 
     def __enter__(self) -> Self:
@@ -91,9 +94,13 @@ class Cluster:
         """As any living node says; it is open."""
         return self.wait_until(self._open_primary, HEAL_LIMIT_S, "a primary is open")
 
+    def data(self) -> list[Node]:
+        """The nodes with PostgreSQL."""
+        return [node for node in self if node.config.get("role") != "witness"]
+
     def standbys(self) -> list[Node]:
         primary = self.primary()
-        return [node for node in self if node is not primary]
+        return [node for node in self.data() if node is not primary]
 
     def _open_primary(self) -> Node | None:
         for node in self:
@@ -118,8 +125,9 @@ class Cluster:
         if len(agreed) != 1 or views[0]["verdict"] != "healthy" or views[0]["operation"] is not None:
             return None
         primary = self[views[0]["primary"]]
-        streaming = all(m["state"] == "streaming" for m in views[0]["members"] if m["name"] != primary.name)
-        writable = {node.name: node.writable() for node in self}
+        others = [m for m in views[0]["members"] if m["name"] != primary.name and m["role"] != "witness"]
+        streaming = all(m["state"] == "streaming" for m in others)
+        writable = {node.name: node.writable() for node in self.data()}
         right = all(value is (name == primary.name) for name, value in writable.items())
         return primary if streaming and right else None
 

@@ -92,7 +92,7 @@ class Ledger:
         self._enter = enter
         self._rows: list[Row] = []
         self._over = threading.Event()
-        dsns = [cluster.dsn(side) for side in sides] or [cluster.dsn(list(cluster))] * WRITERS
+        dsns = [cluster.dsn(side) for side in sides] or [cluster.dsn(cluster.data())] * WRITERS
         self._threads = [threading.Thread(target=self._write, args=(dsn,), daemon=True) for dsn in dsns]
         self.errors: list[str] = []
 
@@ -157,6 +157,6 @@ def expect_same_everywhere(cluster: Cluster) -> None:
     contents = "SELECT count(*), coalesce(sum(hashint8(id)::bigint), 0) FROM ledger"
 
     def same() -> bool:
-        return len({node.sql(contents)[0] for node in cluster}) == 1
+        return len({node.sql(contents)[0] for node in cluster.data()}) == 1
 
     cluster.wait_until(same, 10, "all nodes have the same rows")

@@ -59,10 +59,15 @@ def test_the_advertised_address(postgresql, address):
     assert NodeConfig.read(MINIMAL | {"postgresql": postgresql}).postgres_address == address
 
 
-@pytest.mark.parametrize("role", ["witness", "learner"])
-def test_roles_that_are_not_available_yet_are_refused(role):
-    with pytest.raises(ConfigProblem, match=f"role: '{role}' is not available yet"):
-        NodeConfig.read(MINIMAL | {"role": role})
+def test_a_witness_has_no_address_of_postgresql():
+    config = NodeConfig.read(MINIMAL | {"role": "witness"})
+
+    assert (config.role, config.postgres_address) == (NodeRole.WITNESS, "")
+
+
+def test_a_role_that_is_not_available_yet_is_refused():
+    with pytest.raises(ConfigProblem, match="role: 'learner' is not available yet"):
+        NodeConfig.read(MINIMAL | {"role": "learner"})
 
 
 def test_the_listen_hosts_of_postgresql():
@@ -101,7 +106,7 @@ def test_local_parameters_are_kept_as_postgresql_writes_them():
         ({"data_dir": "/d"}, "data_dir: unknown setting; did you mean postgresql.data_dir?"),
         ({"raft": {"lisen": "x"}}, "raft.lisen: unknown setting; did you mean raft.listen?"),
         ({"http": {"zzz": 1}}, "http.zzz: unknown setting; known here: http.listen, http.advertise, http.socket"),
-        ({"role": "king"}, "role: 'king' will not do; write data, the only role so far"),
+        ({"role": "king"}, "role: 'king' will not do; write data or witness"),
         ({"name": "a b"}, "name: 'a b' is no node name"),
         ({"members": {"pg1": "10.0.0.11"}}, "members.pg1: '10.0.0.11' is not host:port"),
         ({"members": {"pg1": "0.0.0.0:7400"}}, "members.pg1: '0.0.0.0:7400' is no address that others can reach"),
@@ -240,7 +245,7 @@ def test_a_missing_file(tmp_path):
         NodeConfig.load(tmp_path / "node.yml")
 
 
-@pytest.mark.parametrize(("count", "words"), [(1, ""), (2, "add a member"), (3, ""), (4, "add a member"), (9, "7")])
+@pytest.mark.parametrize(("count", "words"), [(1, ""), (2, "add a witness"), (3, ""), (4, "add a witness"), (9, "7")])
 def test_advice_on_the_number_of_voters(count, words):
     members = {f"pg{n}": f"h{n}:7400" for n in range(1, count + 1)}
 

@@ -121,6 +121,13 @@ def standby(tags=None, **changes):
     return seen(value, me=me, **changes)
 
 
+def witness():
+    value = published("pg3")
+    gone = DirectorySeen(DirectoryKind.MISSING)
+    me = member("pg3", NodeRole.WITNESS)
+    return seen(value, me=me, directory=gone, postmaster=None, instance=None)
+
+
 def ask(server, method, path):
     """A request whose path goes out as it is; other clients tidy it."""
     connection = HTTPConnection(*server.addresses[0], timeout=10)

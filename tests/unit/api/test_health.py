@@ -9,7 +9,7 @@ from appliance.cluster.config import Policy
 from appliance.cluster.state import LeaseStatus, SyncVersion
 from appliance.ha.seen import LeaseSeen, PostmasterSeen
 
-from .building import LSN, MIB, TAKEN_S, instance, published, seen, standby, state
+from .building import LSN, MIB, TAKEN_S, instance, published, seen, standby, state, witness
 
 PRIMARY_PATHS = ("/", "/primary", "/leader", "/master", "/read-write")
 STANDBY_PATHS = ("/replica", "/async", "/asynchronous")
@@ -31,6 +31,11 @@ def test_a_primary_answers(path):
 @pytest.mark.parametrize("path", [*STANDBY_PATHS, *NOBODYS_PATHS])
 def test_a_primary_does_not_answer(path):
     assert ask(published(), path) == 503
+
+
+@pytest.mark.parametrize("path", [*PRIMARY_PATHS, *STANDBY_PATHS, *BOTH_PATHS, *NOBODYS_PATHS])
+def test_a_witness_is_alive_and_takes_no_client(path):
+    assert ask(witness(), path) == (200 if path == "/liveness" else 503)
 
 
 @pytest.mark.parametrize("path", [*STANDBY_PATHS, *BOTH_PATHS])

@@ -9,7 +9,7 @@ from appliance.cluster.config import Policy
 from appliance.cluster.state import Change, Config, HistoryEntry, LeaseStatus, NodeRole, SyncVersion, Timeline
 from appliance.ha.seen import DirectoryKind, DirectorySeen, ReportSeen
 
-from .building import HISTORY, LSN, TAKEN_S, member, published, report, seen, standby, state
+from .building import HISTORY, LSN, TAKEN_S, member, published, report, seen, standby, state, witness
 
 IDENTITY = {"version": "4.1.4", "scope": "shop", "implementation": "pg-appliance 0.1.0"}
 
@@ -159,6 +159,11 @@ def test_a_witness_is_no_member_for_patroni_and_ipv6_loses_its_brackets():
     }
     shown = cluster_document(published(state=state(members=members)), TAKEN_S)["members"]
     assert [(m["name"], m["host"], m["port"]) for m in shown] == [("pg1", "fd00::1", 5433)]
+
+
+def test_a_witness_says_what_it_is():
+    shown = patroni_document(witness(), TAKEN_S)
+    assert (shown["role"], "xlog" in shown) == ("witness", False)
 
 
 def test_synchronous_standbys_have_their_role():

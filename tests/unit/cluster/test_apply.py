@@ -192,6 +192,7 @@ def test_r13_a_new_member_does_not_bring_its_own_incarnation():
     [
         (Announce(member("pg2", raft="10.0.0.1:7400")), "member.address_taken"),
         (Announce(replace(member("pg2"), name="")), "member.nameless"),
+        (Announce(member("pg2", NodeRole.WITNESS)), "member.role"),
     ],
 )
 def test_an_announcement_is_refused(command, code):
@@ -240,6 +241,7 @@ def test_a_bootstrap_that_is_given_up_can_begin_elsewhere():
         (state(), BEGIN, "bootstrap.done"),
         (state(), FINISH, "bootstrap.done"),
         (ANNOUNCED, replace(BEGIN, node="pg9"), "member.unknown"),
+        (with_members(ANNOUNCED, member("pg1", NodeRole.WITNESS)), BEGIN, "bootstrap.witness"),
         (ANNOUNCED, replace(BEGIN, document={"ttl": "1s"}), "config.invalid"),
         (ANNOUNCED, FINISH, "bootstrap.not_yours"),
         (ANNOUNCED, AbandonBootstrap("pg1", ""), "bootstrap.not_yours"),

@@ -22,6 +22,11 @@ def test_a_healthy_cluster_may_switch_over():
     assert switchover(expected="pg1") is None
 
 
+def test_a_witness_is_not_tried_as_the_best_candidate():
+    present = with_members(state(), member("pg2", NodeRole.WITNESS))
+    assert {c.candidate for c in switchover_checks(present, ALL, POLICY, "")} == {"", "pg3"}
+
+
 @pytest.mark.parametrize(
     ("present", "reports", "expected"),
     [

@@ -354,6 +354,13 @@ def test_r6_a_pledge_is_written_once_and_by_nodes_with_data_only():
     assert actions(witness, replace(FRESH, me=replace(member("pg2", NodeRole.WITNESS)))) == []
 
 
+def test_a_witness_that_was_known_with_data_says_so_and_waits():
+    turned = decide(state(), replace(FRESH, me=member("pg2", NodeRole.WITNESS)), POLICY)
+
+    assert (turned.rule, turned.actions) == ("announce", ())
+    assert "knows pg2 with role data" in turned.because
+
+
 def test_r6_after_the_pledge_the_receiver_is_ended():
     attached = standby(notes=Notes(4, pledge=5))
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.cluster.state import NodeRole
 from appliance.ha.seen import DirectoryKind
 from appliance.node.report import make_report, status
-from tests.unit.cluster.building import LSN, state, vacant, vote
+from tests.unit.cluster.building import LSN, member, state, vacant, vote
 from tests.unit.ha.building import job, primary, standby, stopped, voter
 
 CRASHED = stopped(primary(), shut_down=False)
@@ -29,6 +30,12 @@ CRASHED = stopped(primary(), shut_down=False)
 )
 def test_the_status_is_in_patronis_words(seen, words):
     assert status(seen) == words
+
+
+def test_the_status_of_a_witness_is_that_it_is_one():
+    seen = stopped(standby("pg3"), kind=DirectoryKind.MISSING)
+
+    assert status(replace(seen, me=member("pg3", NodeRole.WITNESS))) == "witness"
 
 
 def test_the_report_of_a_primary_asks_for_its_lease():
