@@ -7,7 +7,7 @@ proposers may be one command behind. A refusal is a value that says why and leav
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from appliance.cluster import elections, operations
+from appliance.cluster import elections, operations, tokens
 from appliance.cluster.commands import (
     AbandonBootstrap,
     AdvanceOperation,
@@ -17,14 +17,17 @@ from appliance.cluster.commands import (
     Command,
     Depose,
     FinishBootstrap,
+    IssueToken,
     NotePosition,
     OpenElection,
     Promoted,
     Rebuild,
     Rebuilt,
     Release,
+    RevokeToken,
     SetConfig,
     StartOperation,
+    UseToken,
 )
 from appliance.cluster.config import ConfigError, read_policy
 from appliance.cluster.state import (
@@ -86,6 +89,12 @@ def _step(state: ClusterState, command: Command) -> ClusterState | str:  # noqa:
             return operations.start(state, command)
         case AdvanceOperation():
             return operations.advance(state, command)
+        case IssueToken():
+            return tokens.issue(state, command)
+        case UseToken():
+            return tokens.use(state, command)
+        case RevokeToken():
+            return tokens.revoke(state, command)
         case _:
             assert_never(command)
 

@@ -7,7 +7,7 @@ names what its proposer believed (epoch, election, version), and `apply` refuses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from appliance.cluster.state import Member, OperationKind, Phase, Position, Vote
+from appliance.cluster.state import JoinToken, Member, OperationKind, Phase, Position, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,29 @@ class AdvanceOperation:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class IssueToken:
+    """An operator lets a node join."""
+
+    token: JoinToken
+    now_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class UseToken:
+    """A node comes with a token's secret, and the key that its certificate will be for."""
+
+    id: str
+    digest: str
+    key: str
+    now_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeToken:
+    id: str
+
+
 Command = (
     Announce
     | BeginBootstrap
@@ -165,4 +188,7 @@ Command = (
     | SetConfig
     | StartOperation
     | AdvanceOperation
+    | IssueToken
+    | UseToken
+    | RevokeToken
 )

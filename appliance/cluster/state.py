@@ -215,6 +215,20 @@ class Config:
     document: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class JoinToken:
+    """One new member's way in (appliance.cluster.tokens). The secret itself is nowhere in the state."""
+
+    id: str
+    digest: str
+    """SHA-256 of the secret, hexadecimal"""
+    member: str
+    role: NodeRole
+    expires_unix_s: float
+    used_by: str = ""
+    """SHA-256 of the public key that it was used with, hexadecimal; empty while it was not"""
+
+
 HISTORY_LIMIT = 200
 OPERATIONS_LIMIT = 50
 
@@ -238,6 +252,7 @@ class ClusterState:
     config: Config = field(default_factory=Config)
     operations: tuple[Operation, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
+    tokens: tuple[JoinToken, ...] = ()
 
     @property
     def primary(self) -> str | None:

@@ -12,20 +12,24 @@ from appliance.cluster.commands import (
     BeginBootstrap,
     Depose,
     FinishBootstrap,
+    IssueToken,
     NotePosition,
     OpenElection,
     Promoted,
     Rebuild,
     Rebuilt,
     Release,
+    RevokeToken,
     SetConfig,
     StartOperation,
+    UseToken,
 )
 from appliance.cluster.state import (
     Appointment,
     ClusterState,
     Config,
     Election,
+    JoinToken,
     LeaseStatus,
     Member,
     NodeRole,
@@ -194,6 +198,15 @@ def _start_operation(present, tape):
     return StartOperation(name, kind, "me", "", tape.pick("", tape.name()), _epoch(present, tape), AT, loss)
 
 
+def _on_token(present, tape):
+    known = tape.pick("t0", *[token.id for token in present.tokens][-2:])
+    now_unix_s = tape.pick(1e9, 1e9, 2e9)
+    fresh = JoinToken(f"t{len(present.tokens)}", tape.pick("d", "d", ""), tape.name(), tape.pick(*ROLES), 1e9 + 3600)
+    return tape.pick(
+        IssueToken(fresh, now_unix_s), UseToken(known, "d", tape.pick("k", "l"), now_unix_s), RevokeToken(known)
+    )
+
+
 _MAKERS = (
     _open_election,
     _appoint,
@@ -222,4 +235,5 @@ _MAKERS = (
     lambda present, tape: AdvanceOperation(
         tape.pick(*[o.id for o in present.operations][-2:], "op9"), tape.pick(*Phase), AT
     ),
+    _on_token,
 )
