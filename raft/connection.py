@@ -58,7 +58,7 @@ class Connection:
     There is no promise that what was sent arrives; what does arrive is in order, and whole.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, opening_limit_s: float = HANDSHAKE_LIMIT_S) -> None:
         self._socket = connection
         self._mutex = threading.Lock()
         self._cipher: Cipher = Clear()
@@ -66,7 +66,8 @@ class Connection:
         self._early: list[bytes] = []
         self._backlog = bytearray()
         self._epoll: select.epoll | None = None
-        self._deadline_s = time.monotonic() + HANDSHAKE_LIMIT_S
+        self._opening_limit_s = opening_limit_s
+        self._deadline_s = time.monotonic() + opening_limit_s
         self._sent_s = 0.0
         self._ended = False
         try:
@@ -161,7 +162,7 @@ class Connection:
     def _left_s(self) -> float:
         left_s = self._deadline_s - time.monotonic()
         if left_s <= 0:
-            raise TimeoutError(f"nothing whole was said within {HANDSHAKE_LIMIT_S:g} s")
+            raise TimeoutError(f"nothing whole was said within {self._opening_limit_s:g} s")
         return left_s
 
     def _part(self, data: bytes) -> None:

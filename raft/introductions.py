@@ -13,8 +13,8 @@ from raft.codec import Message
 from raft.members import ADDRESS_LIMIT, Introduction
 from raft.refusals import RefusedError
 
-Kind: TypeAlias = Literal["raft", "request"]
-"""What a connection is for: the log, or questions and their answers."""
+Kind: TypeAlias = Literal["raft", "request", "join"]
+"""What a connection is for: the log, questions and their answers, or the one question of who is no member yet."""
 
 _REASON_LIMIT = 500
 _KINDS: frozenset[str] = frozenset(get_args(Kind))
@@ -49,8 +49,8 @@ class Introducer:
 
     def check_hello(self, hello: Message, shown: Subject | None) -> None:
         """`shown` is the name in the certificate."""
-        who = hello["from"]
-        if self._certified:
+        who, joins = hello["from"], hello["kind"] == "join"
+        if self._certified and not joins:
             self._check_certificate(who, hello, shown)
         self._check_cluster(hello)
         if hello["kind"] not in _KINDS:
@@ -60,6 +60,8 @@ class Introducer:
                 "identity",
                 f"looks for {hello['to']!r}, this is {self.own.member!r}: check the addresses of the members",
             )
+        if joins:
+            return  # it has nothing to show; its question has to say why it should be let in
         self.check_member(who)
         self._check_introduction(introduction_of(hello))
 

@@ -26,6 +26,7 @@ UNKNOWN_LIMIT = 16
 INBOX_LIMIT_BYTES = 16 * 1024 * 1024
 INBOX_LIMIT_MESSAGES = 1024
 """What one peer has sent and the raft thread has not worked on."""
+JOINING_LIMIT = 4
 _QUESTIONS = frozenset({"request", "ping"})
 
 
@@ -79,6 +80,9 @@ class PortEvents:
     on_message: Callable[[str, messages.Message, Callable[[], None]], None]
     """From a peer; the last is to be called when the message has been worked on, or dropped."""
     on_request: Callable[[Incoming, Message], None]
+    on_join: Callable[[str, bytes], bytes]
+    """The question of somebody who is no member and calls itself so: the answer, or an exception that says why not.
+    Nothing has been proven. Called in the connection's own thread, so it may wait."""
 
 
 @dataclass(slots=True)
@@ -132,6 +136,7 @@ class Port:
         self._genuine: dict[str, str] = {}
         """Replica ids of those that answer at their member's own address."""
         self._inboxes: dict[str, Inbox] = {}
+        self._joining = threading.Semaphore(JOINING_LIMIT)
         self._closed = threading.Event()
         self._listener: socket.socket | None = None
 
@@ -252,6 +257,9 @@ class Port:
         who.proven = self._contexts is None or (shown is not None and shown.member == incoming.peer)
         try:
             self._introducer.check_hello(hello, shown)
+            if incoming.kind == "join":
+                self._let_in(connection, hello)
+                return
             self._register(incoming)
         except RefusedError as error:
             connection.part(self._introducer.refuse(repr(incoming.peer[:64]), error))
@@ -264,6 +272,19 @@ class Port:
                 self._listen_to(incoming)
         finally:
             self._unregister(incoming)
+
+    def _let_in(self, connection: Connection, hello: Message) -> None:
+        """Answer the one question of a node that asks to join."""
+        question = codec.decode(connection.hear(), frozenset({"request"}))
+        if not self._joining.acquire(blocking=False):
+            raise RefusedError("crowded", f"asks to join, and {JOINING_LIMIT} others do at this moment: try again")
+        try:
+            payload = self._events.on_join(hello["from"], question["payload"])
+        except Exception as error:
+            raise RefusedError("stranger", f"asks to join, and may not: {error}") from error
+        finally:
+            self._joining.release()
+        connection.part({"type": "answer", "id": question["id"], "ok": True, "payload": payload})
 
     def _hear_hello(self, connection: Connection) -> Message:
         try:

@@ -44,7 +44,7 @@ from raft.members import Introduction, Members
 from raft.messages import Message
 from raft.requests import Handlers, Requests
 from raft.ticks import Ticks
-from raft.transport import Transport, TransportEvents
+from raft.transport import Transport, TransportEvents, nobody_joins
 from raft.waiting import Waiting
 
 S = TypeVar("S")
@@ -96,7 +96,8 @@ class Replica(Generic[S]):
     """A durable replica of a state machine. All public methods may be called from any thread.
 
     `on_event` is called in the raft thread and must only enqueue; `on_request` is called in a small pool,
-    with the peer's name and payload, and its exceptions become the asker's.
+    with the peer's name and payload, and its exceptions become the asker's. `on_join` is asked by nodes that are no
+    members (`raft.joining.ask`), with the name they call themselves by: the question has to prove what it claims.
     """
 
     def __init__(
@@ -106,12 +107,14 @@ class Replica(Generic[S]):
         *,
         on_event: Callable[[Event], None],
         on_request: Callable[[str, bytes], bytes],
+        on_join: Callable[[str, bytes], bytes] = nobody_joins,
     ) -> None:
         _check(config)
         self._config = config
         self._machine = machine
         self._on_event = on_event
         self._handlers = Handlers(on_request, config.name)
+        self._on_join = on_join
         self._waiting: Waiting[Key, Outcome] = Waiting("raft deadlines")
         self._view: View[S] = View(machine.initial(), 0, 0, None, False, None, None)
         self._failure: str | None = None
@@ -267,6 +270,7 @@ class Replica(Generic[S]):
             on_answer=self._requests.answered,
             on_unanswered=self._requests.unanswered,
             on_refused=lambda peer, reason: post(lambda: self._on_event(PeerRefused(peer, reason))),
+            on_join=self._on_join,
         )
         self._places = self._engine.places
         return Transport(

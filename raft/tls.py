@@ -240,20 +240,30 @@ def _verdict(error: ssl.SSLCertVerificationError) -> str:
             return error.verify_message
 
 
+def visitor(ca: bytes) -> ssl.SSLContext:
+    """For who has no certificate yet, and trusts these authorities (PEM); TlsError when they are none."""
+    return _trusting(ca, "what was given", server=False)
+
+
 def _context(tls: Tls, *, server: bool) -> ssl.SSLContext:
+    context = _trusting(_content(tls.ca), str(tls.ca), server=server)
+    if server:
+        context.num_tickets = 0
+    _load_own(context, tls)
+    return context
+
+
+def _trusting(ca: bytes, where: str, *, server: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the names are members', checked by who asks for the connection
     # a new member has no certificate yet when it asks to join; for everything else the transport insists on one
     context.verify_mode = ssl.CERT_OPTIONAL if server else ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    if server:
-        context.num_tickets = 0
     try:
-        context.load_verify_locations(cadata=_content(tls.ca).decode("ascii"))
+        context.load_verify_locations(cadata=ca.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise TlsError(f"{tls.ca} holds no certificates of authorities in PEM: {error}") from error
-    _load_own(context, tls)
+        raise TlsError(f"{where} holds no certificates of authorities in PEM: {error}") from error
     return context
 
 

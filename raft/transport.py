@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raft import codec, messages
-from raft.api import PeerStatus
+from raft.api import PeerStatus, ReplicaError
 from raft.certificates import Subject
 from raft.codec import Message
 from raft.introductions import Introducer, Kind, introduction_of
@@ -19,6 +19,10 @@ from raft.members import Introduction
 from raft.port import Incoming, Port, PortEvents
 from raft.refusals import Reason, Refusals
 from raft.tls import CertificateStatus, Contexts, Tls
+
+
+def nobody_joins(name: str, question: bytes) -> bytes:  # noqa: ARG001  as `on_join`
+    raise ReplicaError("this member lets nobody join")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class TransportEvents:
     """What the peer was asked and has not answered, it will not answer any more."""
     on_refused: Callable[[str, str], None]
     """Peer or address, and a reason; once per kind of reason until all was well again."""
+    on_join: Callable[[str, bytes], bytes] = nobody_joins
+    """See `PortEvents.on_join`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class Transport:
             introducer=self._introducer,
             contexts=self._contexts,
             refusals=self._refusals,
-            events=PortEvents(self._hello_heard, events.on_message, events.on_request),
+            events=PortEvents(self._hello_heard, events.on_message, events.on_request, events.on_join),
         )
         self._started = False
         self._peers: Mapping[str, _Peer] = {}

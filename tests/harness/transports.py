@@ -19,7 +19,7 @@ from tests.harness.raft_messages import FROM
 class Party:
     """A transport whose owner keeps what it is told. With `holds`, messages stay in the inbox until `work()`."""
 
-    def __init__(self, name, members, certificates=None, *, cluster="c", listen=None, holds=False):
+    def __init__(self, name, members, certificates=None, *, cluster="c", listen=None, holds=False, **more):
         self.name = name
         self.members = members
         self.said = Introduction(f"id of {name}", "", 0)
@@ -45,6 +45,7 @@ class Party:
                 on_answer=lambda peer, message: self.answers.append((peer, message)),
                 on_unanswered=lambda peer: self.told.append(("unanswered", peer)),
                 on_refused=lambda who, reason: self.refusals.append((who, reason)),
+                **more,
             ),
         )
 

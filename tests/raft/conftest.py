@@ -114,6 +114,11 @@ class Cluster:
         return [replica.view().state for replica in self.running.values()]
 
 
+@pytest.fixture
+def places():
+    return {name: f"127.0.0.1:{port}" for name, port in zip(("n1", "n2", "n3"), free_ports(3), strict=True)}
+
+
 @pytest.fixture(params=["tls", "clear"])
 def certificates(request, tmp_path):
     """Whoever uses it runs with TLS and without."""

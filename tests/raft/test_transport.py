@@ -13,14 +13,8 @@ from raft.members import Introduction
 from raft.port import INBOX_LIMIT_MESSAGES
 from raft.tls import Sealed
 from tests.harness.certificates import YEAR, now
-from tests.harness.places import free_ports
 from tests.harness.raft_messages import append
 from tests.harness.transports import Party, Stranger
-
-
-@pytest.fixture
-def places():
-    return {name: f"127.0.0.1:{port}" for name, port in zip(("n1", "n2", "n3"), free_ports(3), strict=True)}
 
 
 @pytest.fixture
