@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.api.view import MemberView
-from appliance.cluster.state import HistoryEntry, Operation
+from appliance.cluster.state import HistoryEntry, NodeRole, Operation
 from appliance.ha.checks import Check
 
 NAME_LIMIT = 200
@@ -35,6 +35,25 @@ class FailoverBody(_Body):
     source: _From = ""
     allow_data_loss: Annotated[bool, Field(description="lifts the check of how much is missing, and no other")] = False
     reason: _Text = ""
+
+
+class InviteBody(_Body):
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="the new node's, or of one to be replaced"),
+    ]
+    role: NodeRole = NodeRole.DATA
+    valid_for: Annotated[_Text, Field(description="how long the token can be used: `1h`")] = "1h"
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """A way in for one node. The token is told once, and serves once."""
+
+    member: str
+    role: NodeRole
+    token: str
+    expires_at: str
 
 
 @dataclass(frozen=True, slots=True)

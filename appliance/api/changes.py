@@ -4,17 +4,19 @@ The front has let in whoever gets here.
 """
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
 from starlette.responses import JSONResponse
 
-from appliance.api.bodies import BootstrapBody, Bootstrapping, DryRun, FailoverBody, SwitchoverBody
+from appliance.api.bodies import BootstrapBody, Bootstrapping, DryRun, FailoverBody, InviteBody, Invited, SwitchoverBody
 from appliance.api.desk import SEEN_LIMIT_S, Desk, find
 from appliance.api.problem import Problem, ProblemError, problem
-from appliance.api.published import OperatorAnswer, OperatorRequest
+from appliance.api.published import InviteRequest, OperatorAnswer, OperatorRequest
 from appliance.api.routes import Wish, Wished, answer
+from appliance.cluster.config import ConfigError, duration_s
 from appliance.cluster.state import Operation, OperationKind, Phase
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -34,6 +36,11 @@ _BEGUN: dict[int | str, dict[str, Any]] = {
 _BOOTSTRAPPED: dict[int | str, dict[str, Any]] = {
     200: {"model": Bootstrapping | DryRun, "description": "open within `wait`; or the checks of a dry run, all passed"},
     202: {"model": Bootstrapping, "description": "accepted: follow `Location`"},
+    **_REFUSALS,
+}
+_INVITED: dict[int | str, dict[str, Any]] = {
+    200: {"model": DryRun, "description": "a dry run"},
+    201: {"model": Invited, "description": "the token, which is told this once"},
     **_REFUSALS,
 }
 
@@ -60,7 +67,7 @@ async def bootstrap(wish: Wished, body: BootstrapBody = BootstrapBody()) -> JSON
     request = OperatorRequest(
         kind="bootstrap", id=wish.id, requester=wish.requester, reason=body.reason, dry_run=wish.dry_run
     )
-    said = await _accepted(wish.desk, request)
+    said = await _accepted(wish.desk, request, dry_run=wish.dry_run)
     if wish.dry_run:
         return answer(DryRun(said.message, said.checks))
     done = await wish.desk.initialised(wish.id, wish.wait_s)
@@ -70,6 +77,21 @@ async def bootstrap(wish: Wished, body: BootstrapBody = BootstrapBody()) -> JSON
         raise ProblemError(problem(409, "bootstrap.failed", detail, hint="nothing was kept: mend it, then ask again"))
     headers = {"location": "/api/v1/cluster"}
     return answer(Bootstrapping(wish.id, done, said.message), 200 if done else 202, headers)
+
+
+@router.post("/members", status_code=201, response_model=None, responses=_INVITED)
+async def invite(wish: Wished, body: InviteBody) -> JSONResponse:
+    """Make a token with which one node may join."""
+    try:
+        valid_for_s = duration_s("valid_for", body.valid_for)
+    except ConfigError as error:
+        raise ProblemError(problem(422, "request.invalid", str(error))) from None
+    request = InviteRequest(wish.id, wish.requester, body.name, body.role, valid_for_s)
+    if wish.dry_run:
+        return answer(DryRun(f"a token for {body.name} would be made", ()))
+    expires_at = datetime.now(UTC) + timedelta(seconds=valid_for_s)
+    said = await _accepted(wish.desk, request)
+    return answer(Invited(body.name, body.role, said.message, expires_at.isoformat(timespec="seconds")), 201)
 
 
 def _asked(kind: Literal["switchover", "failover"], wish: Wish, body: SwitchoverBody | FailoverBody) -> OperatorRequest:
@@ -89,7 +111,7 @@ async def _begin(desk: Desk, request: OperatorRequest, wait_s: float) -> JSONRes
     if known is not None:
         _same_request(known, request)
     else:
-        said = await _accepted(desk, request)
+        said = await _accepted(desk, request, dry_run=request.dry_run)
         if request.dry_run:
             return answer(DryRun(said.message, said.checks))
     operation = await _started(desk, request)
@@ -124,14 +146,14 @@ async def _started(desk: Desk, request: OperatorRequest) -> Operation:
     )
 
 
-async def _accepted(desk: Desk, request: OperatorRequest) -> OperatorAnswer:
+async def _accepted(desk: Desk, request: OperatorRequest | InviteRequest, *, dry_run: bool = False) -> OperatorAnswer:
     """Ask the raft leader; everything but acceptance ends as a problem."""
     said = await desk.ask(request)
     match said.outcome:
         case "accepted":
             return said
         case "refused":
-            if said.code == "operation.known" and not request.dry_run:
+            if said.code == "operation.known" and not dry_run:
                 # The same key came twice at once, and the other one was first.
                 return said
             raise ProblemError(_refused(desk, said))
@@ -154,7 +176,7 @@ def _refused(desk: Desk, said: OperatorAnswer) -> Problem:
     )
 
 
-def _unknown(said: OperatorAnswer, request: OperatorRequest) -> ProblemError:
+def _unknown(said: OperatorAnswer, request: OperatorRequest | InviteRequest) -> ProblemError:
     operation = said.id or request.id
     hint = said.hint or "look at the operation before you ask again, or repeat with the same Idempotency-Key"
     detail = f"{said.message or 'no answer from the raft leader'}; it may still happen"

@@ -10,7 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from threading import Thread
 from typing import TypeVar
 
-from appliance.api.published import Gateway, OperatorAnswer, OperatorRequest, Published
+from appliance.api.published import Gateway, InviteRequest, OperatorAnswer, OperatorRequest, Published
 from appliance.cluster.state import Operation
 
 SUBMIT_LIMIT_S = 5.0
@@ -43,7 +43,7 @@ class Desk:
         """Let go of everybody who waits for an operation; the operations themselves go on."""
         self._closed = True
 
-    async def ask(self, request: OperatorRequest) -> OperatorAnswer:
+    async def ask(self, request: OperatorRequest | InviteRequest) -> OperatorAnswer:
         """Bring one request to the raft leader. Always answers, within the submit limit and a margin."""
         if self._under_way >= REQUESTS_LIMIT:
             message = f"{REQUESTS_LIMIT} requests are under way on this node already"
@@ -102,7 +102,7 @@ class Desk:
         return found
 
 
-def _submit(gateway: Gateway, request: OperatorRequest) -> OperatorAnswer:
+def _submit(gateway: Gateway, request: OperatorRequest | InviteRequest) -> OperatorAnswer:
     try:
         return gateway.submit(request, SUBMIT_LIMIT_S).result(SUBMIT_LIMIT_S + _MARGIN_S)
     except FutureTimeoutError:
@@ -111,6 +111,6 @@ def _submit(gateway: Gateway, request: OperatorRequest) -> OperatorAnswer:
         return OperatorAnswer("unknown", request.id, "outcome.unknown", f"{type(error).__name__}: {error}")
 
 
-def _no_answer(request: OperatorRequest) -> OperatorAnswer:
+def _no_answer(request: OperatorRequest | InviteRequest) -> OperatorAnswer:
     message = f"no answer from the raft leader within {SUBMIT_LIMIT_S:g} s"
     return OperatorAnswer("unknown", request.id, "outcome.unknown", message)

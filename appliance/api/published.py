@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState
+from appliance.cluster.state import ClusterState, NodeRole
 from appliance.ha.checks import Check
 from appliance.ha.seen import Observation, Report, ReportSeen
 
@@ -95,6 +95,17 @@ class OperatorRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class InviteRequest:
+    """One node shall be able to join: the answer's message is the token."""
+
+    id: str
+    requester: str
+    member: str
+    role: NodeRole
+    valid_for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorAnswer:
     """accepted: follow the operation `id`; refused: nothing changed; unknown: it may still happen."""
 
@@ -111,7 +122,7 @@ class Gateway(Protocol):
 
     def published(self) -> Published: ...
 
-    def submit(self, request: OperatorRequest, limit_s: float) -> Future[OperatorAnswer]:
+    def submit(self, request: OperatorRequest | InviteRequest, limit_s: float) -> Future[OperatorAnswer]:
         """Forward to the raft leader; the future always completes within about `limit_s`."""
         ...
 

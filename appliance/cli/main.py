@@ -322,6 +322,38 @@ def demo_up(
     return up.detached(directory, asked) if detach else up.foreground(directory, asked)
 
 
+@members_app.command("add")
+def members_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The new node's, or that of one to be replaced.")],
+    role: Annotated[str, typer.Option(help="data, witness or learner.")] = "data",
+    valid_for: Annotated[str, typer.Option(metavar="DURATION", help="How long it can be used.")] = "1h",
+    output: Output = Format.TABLE,
+) -> int:
+    """Let one node join: prints the command to run there. It holds a secret, and serves once."""
+    from appliance.cli import join
+
+    return join.invite(name, role, valid_for, output)
+
+
+@app.command()
+def join(
+    token: Annotated[str, typer.Option(help="What `appliance members add` has printed.")],
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Raft address of this node, as the others reach it.")
+    ] = "",
+    host: Annotated[list[str] | None, typer.Option(help="A further name for the certificate; may be repeated.")] = None,
+    timeout: Timeout = "30s",
+) -> int:
+    """Make this host a member of a running cluster: fetches its certificate, and writes --config unless it is there."""
+    from appliance.cli.join import Here, join
+
+    return join(
+        token,
+        Here(Path(os.environ.get("APPLIANCE_CONFIG", "")), address, tuple(host or ())),
+        seconds("--timeout", timeout),
+    )
+
+
 @demo_app.command("status")
 def demo_status(directory: Directory = "", output: Output = Format.TABLE) -> int:
     """Its connection string, members and processes."""

@@ -163,6 +163,7 @@ class UseToken:
 
     id: str
     digest: str
+    member: str
     key: str
     now_unix_s: float
 

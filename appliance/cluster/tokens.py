@@ -34,6 +34,8 @@ def use(state: ClusterState, command: UseToken) -> ClusterState | str:
         return f"token.unknown: no token {command.id} with this secret is valid; make a new one with `members add`"
     if not token.expires_unix_s > command.now_unix_s:  # a time that is no number ends it too
         return f"token.expired: token {token.id} for {token.member} has expired; make a new one with `members add`"
+    if token.member != command.member:
+        return f"token.other_member: token {token.id} is for {token.member}, not for {command.member}"
     if token.used_by not in {"", command.key}:
         return f"token.used: token {token.id} for {token.member} was used before; make a new one with `members add`"
     used = replace(token, used_by=command.key)

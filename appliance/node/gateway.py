@@ -6,14 +6,16 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from appliance.api.published import OperatorAnswer, OperatorRequest, Published
+from appliance.api.published import InviteRequest, OperatorAnswer, OperatorRequest, Published
 from appliance.cluster.state import ClusterState, NodeRole
 from appliance.node.clock import boottime_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_parameters import refused_at_bootstrap
 from appliance.node.coordinator import Coordinator
 from appliance.node.messages import (
+    Admit,
     AskCredentials,
+    Certify,
     CredentialsAnswer,
     MessageError,
     Operate,
@@ -22,6 +24,7 @@ from appliance.node.messages import (
     encode,
 )
 from appliance.node.operator import Desk
+from appliance.node.registrar import Registrar
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.credentials import Credentials
 from appliance.postgres.errors import PostgresError
@@ -34,9 +37,16 @@ REQUEST_LIMIT_S = 5.0
 class PeerDoor:
     """Answers the messages of other nodes. Called on the replica's pool threads, one message each."""
 
-    def __init__(self, coordinator: Coordinator, desk: Desk, credentials: Callable[[], Credentials | None]) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        desk: Desk,
+        registrar: Registrar,
+        credentials: Callable[[], Credentials | None],
+    ) -> None:
         self._coordinator = coordinator
         self._desk = desk
+        self._registrar = registrar
         self._credentials = credentials
 
     def handle(self, peer: str, payload: bytes) -> bytes:
@@ -49,6 +59,10 @@ class PeerDoor:
             case AskCredentials():
                 known = self._credentials()
                 return encode(CredentialsAnswer(known.to_json() if known is not None else {}))
+            case Admit() as message:
+                return encode(self._registrar.admit(message))
+            case Certify() as message:
+                return encode(self._registrar.certify(message))
             case other:
                 raise MessageError(f"{type(other).__name__} is no question that {peer} may ask")
 
@@ -56,9 +70,12 @@ class PeerDoor:
 class NodeGateway:
     """What the API sees of its node (appliance.api.published.Gateway)."""
 
-    def __init__(self, config: NodeConfig, replica: Replica[ClusterState], binaries: Binaries) -> None:
+    def __init__(
+        self, config: NodeConfig, replica: Replica[ClusterState], registrar: Registrar, binaries: Binaries
+    ) -> None:
         self._config = config
         self._replica = replica
+        self._registrar = registrar
         self._binaries = binaries
         self._published: Published | None = None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="operator")
@@ -76,7 +93,9 @@ class NodeGateway:
     def now_s(self) -> float:
         return boottime_s()
 
-    def submit(self, request: OperatorRequest, limit_s: float) -> Future[OperatorAnswer]:
+    def submit(self, request: OperatorRequest | InviteRequest, limit_s: float) -> Future[OperatorAnswer]:
+        if isinstance(request, InviteRequest):
+            return self._pool.submit(self._registrar.invite, request, limit_s)
         return self._pool.submit(self._forward, request, time.monotonic() + limit_s)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.codec import from_json, to_json
+from appliance.cluster.state import NodeRole
 from appliance.ha.seen import Report, ReportSeen
 
 
@@ -56,8 +57,82 @@ class CredentialsAnswer:
     """empty: this node has none yet"""
 
 
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A stranger's question: it has a token, and a key that its certificate shall be for."""
+
+    token: str
+    secret: str
+    member: str
+    address: str
+    """host:port of its replica, as the others reach it"""
+    key: str
+    """SHA-256 of its public key; without TLS of whatever it draws and keeps"""
+    request: str = ""
+    """certificate request in PEM; empty without TLS"""
+    hosts: tuple[str, ...] = ()
+    """further names and addresses for the certificate"""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    cluster: str
+    members: Mapping[str, str]
+    role: NodeRole
+    certificate: str
+    ca: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """For the raft leader: the node that used this token shall be a member."""
+
+    token: str
+    member: str
+    address: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    members: Mapping[str, str]
+    """name to raft address, the new one included"""
+
+
+@dataclass(frozen=True, slots=True)
+class Certify:
+    """For a member that holds the authority's key: the node that used this token needs a certificate."""
+
+    token: str
+    member: str
+    address: str
+    key: str
+    request: str
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    certificate: str
+    """PEM"""
+
+
 KINDS: Mapping[str, type] = {
-    c.__name__: c for c in (SendReport, ReportAnswer, Operate, OperatorAnswer, AskCredentials, CredentialsAnswer)
+    c.__name__: c
+    for c in (
+        SendReport,
+        ReportAnswer,
+        Operate,
+        OperatorAnswer,
+        AskCredentials,
+        CredentialsAnswer,
+        Join,
+        Joined,
+        Admit,
+        Admitted,
+        Certify,
+        Certified,
+    )
 }
 
 

@@ -32,6 +32,7 @@ from appliance.node.notify import notify
 from appliance.node.observe import Observer, Signalled
 from appliance.node.operator import Desk
 from appliance.node.privileges import PrivilegeError, drop
+from appliance.node.registrar import Registrar
 from appliance.node.renewal import Renewal
 from appliance.node.reporter import Reporter
 from appliance.node.witness import NO_PROGRAMS, NoGuard, NoPostgres, objection
@@ -193,7 +194,9 @@ class _Node:
             ClusterMachine(),
             on_event=self._on_raft_event,
             on_request=self._on_request,
+            on_join=self._on_join,
         )
+        self._registrar = Registrar(config, self._replica)
         wake = self._alarm.ring
         policies = Policies()
         self._coordinator = Coordinator(self._replica, wake, self._log_proposal)
@@ -203,8 +206,8 @@ class _Node:
             local = make_local(config, self._binaries, self._guard, monitor)
         except ValueError as error:
             raise StartError(f"{config.state_dir}/credentials.json: {error}; copy it from another node") from error
-        self._door = PeerDoor(self._coordinator, desk, lambda: local.credentials)
-        self._gateway = NodeGateway(config, self._replica, self._binaries)
+        self._door = PeerDoor(self._coordinator, desk, self._registrar, lambda: local.credentials)
+        self._gateway = NodeGateway(config, self._replica, self._registrar, self._binaries)
         self._api = ApiServer(self._gateway, config.http.listen, config.http.socket, api_token(config.http.token_file))
         signalled = Signalled()
         self._reporter = Reporter(self._replica, wake)
@@ -336,6 +339,9 @@ class _Node:
         if problem and seen is not None and problem != self._certificate_problem:
             self._events.emit("certificate.problem", "warning" if seen.usable else "error", problem=problem)
         self._certificate_problem = problem
+
+    def _on_join(self, name: str, question: bytes) -> bytes:
+        return self._registrar.join(name, question)
 
     def _on_request(self, peer: str, payload: bytes) -> bytes:
         """Called on the replica's pool threads."""

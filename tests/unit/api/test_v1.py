@@ -281,6 +281,27 @@ def test_bootstrap(trusted, node):
     is_problem(trusted.post("/api/v1/bootstrap"), 409, "bootstrap.done")
 
 
+def test_an_invitation_is_told_once(trusted, http, node):
+    node.answer = OperatorAnswer("accepted", "", message="the token")
+    answer = trusted.post("/api/v1/members", json={"name": "pg4", "role": "learner", "valid_for": "10min"})
+    assert answer.status_code == 201
+    assert {**answer.json(), "expires_at": ""} == {
+        "member": "pg4",
+        "role": "learner",
+        "token": "the token",
+        "expires_at": "",
+    }
+    (request,) = node.requests
+    assert (request.member, request.role, request.valid_for_s) == ("pg4", "learner", 600)
+    assert trusted.post("/api/v1/members?dry_run=true", json={"name": "pg4"}).status_code == 200
+    for wrong in ({}, {"name": "a b"}, {"name": "pg4", "role": "king"}, {"name": "pg4", "valid_for": "soon"}):
+        is_problem(trusted.post("/api/v1/members", json=wrong), 422, "request.invalid")
+    is_problem(http.post("/api/v1/members", json={"name": "pg4"}), 401, "access.denied")
+    assert len(node.requests) == 1
+    node.answer = OperatorAnswer("refused", "", "token.lifetime", "too long")
+    is_problem(trusted.post("/api/v1/members", json={"name": "pg4"}), 409, "token.lifetime")
+
+
 def test_a_bootstrap_that_is_given_up_ends_the_wait_with_the_reason(trusted, node):
     failed = FailedBootstrap("pg1", "key-0001", "no room")
     blank = replace(node.value.state, appointment=None, system_identifier="")
@@ -332,7 +353,7 @@ def test_a_bug_is_a_problem_and_not_the_end(trusted, node, caplog):
 def test_the_schema_is_complete(http):
     schema = http.get("/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
-    posts = ["/api/v1/bootstrap", "/api/v1/failovers", "/api/v1/switchovers"]
+    posts = ["/api/v1/bootstrap", "/api/v1/failovers", "/api/v1/members", "/api/v1/switchovers"]
     assert [path for path, methods in sorted(schema["paths"].items()) if "post" in methods] == posts
     for path in posts:
         refused = schema["paths"][path]["post"]["responses"]["409"]["content"]

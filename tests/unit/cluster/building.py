@@ -203,7 +203,9 @@ def _on_token(present, tape):
     now_unix_s = tape.pick(1e9, 1e9, 2e9)
     fresh = JoinToken(f"t{len(present.tokens)}", tape.pick("d", "d", ""), tape.name(), tape.pick(*ROLES), 1e9 + 3600)
     return tape.pick(
-        IssueToken(fresh, now_unix_s), UseToken(known, "d", tape.pick("k", "l"), now_unix_s), RevokeToken(known)
+        IssueToken(fresh, now_unix_s),
+        UseToken(known, "d", tape.name(), tape.pick("k", "l"), now_unix_s),
+        RevokeToken(known),
     )
 
 

@@ -15,7 +15,7 @@ from .building import state
 NOW_S = 1_800_000_000.0
 TOKEN = JoinToken("t1", "d1", "pg4", NodeRole.DATA, NOW_S + 3600)
 ISSUE = IssueToken(TOKEN, NOW_S)
-USE = UseToken("t1", "d1", "key of pg4", NOW_S + 10)
+USE = UseToken("t1", "d1", "pg4", "key of pg4", NOW_S + 10)
 
 
 def after(*commands, before=None):
@@ -46,6 +46,7 @@ def test_a_token_serves_one_key_and_that_one_again():
     [
         (replace(USE, id="t2"), "token.unknown"),
         (replace(USE, digest="d2"), "token.unknown"),
+        (replace(USE, member="pg5"), "token.other_member"),
         (replace(USE, now_unix_s=TOKEN.expires_unix_s), "token.expired"),
         (replace(USE, now_unix_s=math.nan), "token.expired"),
         (RevokeToken("t2"), "token.unknown"),

@@ -8,6 +8,7 @@ import pytest
 
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.node.gateway import NodeGateway
+from appliance.node.registrar import Registrar
 from appliance.postgres.binaries import Binaries
 from raft import PeerUnreachable, RequestTimeout
 from tests.unit.cluster.building import state
@@ -32,7 +33,7 @@ def consensus():
 
 @pytest.fixture
 def gateway(consensus):
-    gateway = NodeGateway(CONFIG, consensus, BINARIES)
+    gateway = NodeGateway(CONFIG, consensus, Registrar(CONFIG, consensus), BINARIES)
     yield gateway
     gateway.close()
 

@@ -1,0 +1,164 @@
+"""`members add` and `join`: a new node's way into a running cluster, from both ends."""
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import yaml
+
+from appliance.cli.checks import refused
+from appliance.cli.client import connect
+from appliance.cli.exits import Code, CommandError
+from appliance.cli.node_file import load
+from appliance.cli.output import Format, Table, emit, say
+from appliance.cli.target import SYSTEM_CONFIG
+from appliance.node.config import DEFAULT_STATE_DIR, NodeConfig, TlsSection
+from appliance.node.invitation import Invitation, InvitationError, decode, key_digest
+from appliance.node.messages import Join, Joined, MessageError
+from appliance.node.messages import decode as decode_message
+from appliance.node.messages import encode as encode_message
+from appliance.node.privileges import run_user
+from appliance.postgres.files import write_atomically
+from raft import ReplicaError, certificates
+from raft.address import parse
+from raft.certificates import CertificateError, Subject
+from raft.joining import JoinError, ask
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What is known of this host."""
+
+    config: Path
+    address: str
+    hosts: tuple[str, ...]
+
+
+def invite(name: str, role: str, valid_for: str, output: Format) -> int:
+    body = {"name": name, "role": role, "valid_for": valid_for}
+    answer = connect().change("/api/v1/members", body, operation=secrets.token_hex(8))
+    if not answer.ok:
+        raise refused("members add", answer)
+    line = f"appliance join --token {answer.body['token']}"
+    said = [answer.body[key] for key in ("member", "role", "expires_at")]
+    emit(
+        {**answer.body, "command": line},
+        Table(["MEMBER", "ROLE", "EXPIRES", "COMMAND"], [[*said, line]]),
+        output,
+        text=[line],
+    )
+    if output is Format.TABLE:
+        say(sys.stderr, f"Run this on {name} before {said[2]}. Whoever has it can join as {name}, once.")
+    return Code.DONE
+
+
+def join(token: str, here: Here, timeout_s: float) -> int:
+    """Each step may be repeated: after an error, run the same line again."""
+    try:
+        invitation = decode(token)
+    except InvitationError as error:
+        raise CommandError(Code.USAGE, f"--token: {error}") from None
+    path = SYSTEM_CONFIG if here.config == Path() else here.config
+    known = load(path) if path.exists() else None
+    address = _address(invitation, known, path, here.address)
+    tls = _tls(invitation, known, path)
+    joined = _ask(invitation, _question(invitation, address, tls, here.hosts), timeout_s)
+    if tls is not None:
+        _keep(tls.cert, joined.certificate)
+        _keep(tls.ca, joined.ca)
+    if known is None:
+        _write_config(path, invitation, joined, tls)
+        say(sys.stdout, f"{path}: written; edit it if you need more than the defaults")
+    elif missing := sorted(set(joined.members) - set(known.members)):
+        say(sys.stderr, f"appliance: {path}: members: add {', '.join(f'{m}: {joined.members[m]}' for m in missing)}")
+    say(sys.stdout, f"{invitation.member} is a member of {joined.cluster}: start its node process")
+    return Code.DONE
+
+
+def _address(invitation: Invitation, known: NodeConfig | None, path: Path, given: str) -> str:
+    if known is None:
+        if not given:
+            raise CommandError(Code.USAGE, f"{path} is not there: say --address HOST:PORT, this node's raft address")
+        try:
+            parse(given)
+        except ReplicaError as error:
+            raise CommandError(Code.USAGE, f"--address: {error}") from None
+        return given
+    if (known.name, known.cluster) != (invitation.member, invitation.cluster):
+        raise CommandError(
+            Code.REFUSED,
+            f"{path} is of node {known.name!r} of cluster {known.cluster!r}, the token is for {invitation.member!r} of"
+            f" {invitation.cluster!r}; correct the file, or make a token for this node",
+        )
+    if given and given != known.raft_address:
+        raise CommandError(
+            Code.USAGE, f"--address: {given} is not {known.raft_address}, as {path} has it; leave it out"
+        )
+    return known.raft_address
+
+
+def _tls(invitation: Invitation, known: NodeConfig | None, path: Path) -> TlsSection | None:
+    if known is None:
+        below = DEFAULT_STATE_DIR / "tls"
+        tls = TlsSection(ca=below / "ca.crt", cert=below / "node.crt", key=below / "node.key", ca_key=None)
+        return tls if invitation.ca else None
+    if (known.tls is not None) != bool(invitation.ca):
+        has = "has TLS" if invitation.ca else "has no TLS"
+        raise CommandError(Code.REFUSED, f"{path}: tls: the cluster {has}; make the file agree")
+    return known.tls
+
+
+def _question(invitation: Invitation, address: str, tls: TlsSection | None, hosts: tuple[str, ...]) -> Join:
+    who = invitation.member
+    if tls is None:
+        drawn = sha256(f"{who} {address}".encode()).hexdigest()
+        return Join(invitation.token, invitation.secret, who, address, drawn)
+    try:
+        if not tls.key.exists():
+            _keep(tls.key, certificates.key_to_pem(certificates.new_key()).decode())
+        key = certificates.key_from_pem(tls.key.read_bytes())
+        request = certificates.request(Subject(invitation.cluster, who), key)
+    except CertificateError as error:
+        raise CommandError(Code.FAILED, f"{tls.key}: {error}; move it away, a new one is made") from None
+    pem = certificates.request_to_pem(request).decode()
+    return Join(invitation.token, invitation.secret, who, address, key_digest(key.public_key()), pem, hosts)
+
+
+def _ask(invitation: Invitation, question: Join, timeout_s: float) -> Joined:
+    try:
+        answer = decode_message(ask(invitation.door, invitation.member, encode_message(question), timeout_s))
+    except (JoinError, MessageError) as error:
+        raise CommandError(Code.REFUSED, f"no member let {invitation.member} in: {error}") from None
+    if not isinstance(answer, Joined):
+        raise CommandError(Code.FAILED, f"the answer is a {type(answer).__name__}: run the same version everywhere")
+    return answer
+
+
+def _keep(path: Path, content: str) -> None:
+    """For the run user's eyes only, also when root does it."""
+    user = run_user()
+    missing = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
+    for parent in reversed(missing):
+        parent.mkdir(mode=0o700)
+        os.chown(parent, user.pw_uid, user.pw_gid)
+    write_atomically(path, content)
+    os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def _write_config(path: Path, invitation: Invitation, joined: Joined, tls: TlsSection | None) -> None:
+    settings: dict[str, object] = {
+        "name": invitation.member,
+        "cluster": joined.cluster,
+        "role": joined.role.value,
+        "members": dict(joined.members),
+    }
+    if tls is not None:
+        paths: Mapping[str, Path] = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
+        settings["tls"] = {name: str(place) for name, place in paths.items()}
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write_atomically(path, yaml.safe_dump(settings, sort_keys=False))
+    path.chmod(0o644)

@@ -1,0 +1,188 @@
+"""Lets nodes join: a token is bound to the key that came with it, its node becomes a member and gets a certificate.
+
+Whoever joins repeats the whole question until an answer has arrived, so each step may be repeated: the token knows its
+key, members are known by name, and a certificate may be issued twice.
+"""
+
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from appliance.api.published import InviteRequest, OperatorAnswer
+from appliance.cluster.codec import encode_command
+from appliance.cluster.commands import IssueToken, UseToken
+from appliance.cluster.state import ClusterState, JoinToken, NodeRole
+from appliance.node.clock import wall_s
+from appliance.node.config import NodeConfig, TlsSection
+from appliance.node.config_values import split_address
+from appliance.node.invitation import Invitation, digest, key_digest
+from appliance.node.messages import Admit, Admitted, Certified, Certify, Join, Joined, MessageError, decode, encode
+from raft import Applied, Member, Outcome, Refused, Replica, ReplicaError, certificates
+from raft.certificates import Authority, CertificateError, Subject
+from raft.members import Role
+
+PROPOSE_LIMIT_S = 3.0
+CHANGE_LIMIT_S = 4.0
+VALID_FOR = timedelta(days=365)
+
+T = TypeVar("T")
+
+
+class JoinError(Exception):
+    """Why a node may not join, or not now; for whoever runs `appliance join`."""
+
+
+class Registrar:
+    """Called on the replica's threads, also for strangers; every wait is bounded."""
+
+    def __init__(self, config: NodeConfig, replica: Replica[ClusterState]) -> None:
+        self._config = config
+        self._replica = replica
+
+    def invite(self, request: InviteRequest, limit_s: float) -> OperatorAnswer:
+        """Make a token for one node; the line that carries it is told once, and kept nowhere."""
+        secret, identity, now_s = secrets.token_urlsafe(24), secrets.token_hex(4), wall_s()
+        expires_s = now_s + request.valid_for_s
+        command = IssueToken(JoinToken(identity, digest(secret), request.member, request.role, expires_s), now_s)
+        members = {member.name: member.address for member in self._replica.status().members.all}
+        try:
+            ca = b"" if self._config.tls is None else self._config.tls.ca.read_bytes()
+        except OSError as error:
+            return OperatorAnswer("refused", request.id, "tls.unreadable", f"{error.filename}: {error.strerror}")
+        outcome = self._replica.propose(encode_command(command), f"invite-{request.id}", limit_s).result()
+        match outcome:
+            case Applied():
+                line = Invitation(self._config.cluster, members, ca, identity, secret, request.member).encode()
+                return OperatorAnswer("accepted", request.id, message=line)
+            case Refused(reason=reason, index=None):
+                return OperatorAnswer("no_quorum", request.id, "quorum.none", reason)
+            case Refused(reason=reason):
+                code, _, text = reason.partition(": ")
+                return OperatorAnswer("refused", request.id, code, text)
+            case _:
+                return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
+
+    def join(self, name: str, question: bytes) -> bytes:
+        """Answer a stranger who calls itself so. Raises JoinError and MessageError, whose words it is told."""
+        match decode(question):
+            case Join() as asked if asked.member == name:
+                token = self._use_token(asked)
+                admitted = self._admit(Admit(token.id, asked.member, asked.address, asked.key))
+                certificate = ca = ""
+                if (tls := self._config.tls) is not None:
+                    certify = Certify(token.id, asked.member, asked.address, asked.key, asked.request, asked.hosts)
+                    certificate, ca = self._certificate(certify), tls.ca.read_text()
+                return encode(Joined(self._config.cluster, admitted.members, token.role, certificate, ca))
+            case other:
+                raise MessageError(f"{type(other).__name__} is no question that a stranger may ask")
+
+    def admit(self, asked: Admit) -> Admitted:
+        """On the raft leader: make the node of a used token a member. Raises JoinError."""
+        token = self._used_token(asked.token, asked.key)
+        members = self._replica.status().members
+        known = members.get(asked.member)
+        if token.member != asked.member:
+            raise JoinError(f"the token is for {token.member}, not for {asked.member}")
+        role: Role = "learner" if token.role is NodeRole.LEARNER else "joining"
+        wanted = (
+            Member(asked.member, "", asked.address, role) if known is None else replace(known, address=asked.address)
+        )
+        if wanted != known:
+            members = members.with_member(wanted)
+            _applied(self._replica.change_members(members, CHANGE_LIMIT_S).result(), "the members were not changed")
+        return Admitted({member.name: member.address for member in members.all})
+
+    def certify(self, asked: Certify) -> Certified:
+        """Where the authority's key lies: a certificate for the key of a used token. Raises JoinError."""
+        tls = self._config.tls
+        authority = None if tls is None else own_authority(tls)
+        if authority is None:
+            raise JoinError(f"{self._config.name} has no key of the cluster's authority (tls.ca_key)")
+        if self._used_token(asked.token, asked.key).member != asked.member:
+            raise JoinError(f"the token is not for {asked.member}")
+        try:
+            requested = certificates.request_from_pem(asked.request.encode())
+            key = certificates.requested_key(requested, Subject(self._config.cluster, asked.member))
+            if key_digest(key) != asked.key:
+                raise JoinError("the certificate request is for another key than the token")
+            hosts = dict.fromkeys((split_address(asked.address)[0], *asked.hosts))
+            issued = certificates.issue(
+                authority,
+                asked.member,
+                key,
+                hosts=hosts,
+                serial=certificates.new_serial(),
+                now=datetime.now(UTC),
+                valid_for=VALID_FOR,
+            )
+        except CertificateError as error:
+            raise JoinError(str(error)) from error
+        return Certified(certificates.certificates_to_pem([issued]).decode())
+
+    def _use_token(self, asked: Join) -> JoinToken:
+        command = UseToken(asked.token, digest(asked.secret), asked.member, asked.key, wall_s())
+        proposed = self._replica.propose(encode_command(command), f"join-{secrets.token_hex(8)}", PROPOSE_LIMIT_S)
+        _applied(proposed.result(), "the token was not used")
+        return self._used_token(asked.token, asked.key)
+
+    def _used_token(self, identity: str, key: str) -> JoinToken:
+        """As the agreed state has it now: R2, since what it says is acted upon."""
+        _applied(self._replica.barrier(PROPOSE_LIMIT_S).result(), "the token was not looked up")
+        tokens = self._replica.view().state.tokens
+        found = next((token for token in tokens if (token.id, token.used_by) == (identity, key)), None)
+        if found is None:
+            raise JoinError(f"no token {identity} is in use with this key")
+        return found
+
+    def _admit(self, asked: Admit) -> Admitted:
+        leader = self._replica.view().leader
+        if leader is None:
+            raise JoinError("there is no raft leader: try again")
+        return self._ask(leader, asked, Admitted)
+
+    def _certificate(self, asked: Certify) -> str:
+        """From here, or from whoever can."""
+        names = sorted(self._replica.status().members.names, key=lambda name: name != self._config.name)
+        problems = []
+        for name in names:
+            try:
+                return self._ask(name, asked, Certified).certificate
+            except JoinError as error:
+                problems.append(str(error))
+        raise JoinError(f"nobody can issue a certificate: {'; '.join(problems)}")
+
+    def _ask(self, name: str, question: Admit | Certify, kind: type[T]) -> T:
+        try:
+            answer = decode(self._replica.request(name, encode(question), CHANGE_LIMIT_S + 1.0).result())
+        except (ReplicaError, MessageError) as error:
+            raise JoinError(f"{name}: {error}") from error
+        if not isinstance(answer, kind):
+            raise JoinError(f"{name} answered with a {type(answer).__name__}")
+        return answer
+
+
+def own_authority(tls: TlsSection) -> Authority | None:
+    """The authority that this node may issue for; None without its key. Raises JoinError when it cannot be used."""
+    path = tls.ca_key or tls.ca.with_name("ca.key")
+    if not path.exists():
+        return None
+    try:
+        key = certificates.key_from_pem(path.read_bytes())
+        trusted = certificates.certificates_from_pem(tls.ca.read_bytes())
+    except (OSError, CertificateError) as error:
+        raise JoinError(f"{path}: {error}") from error
+    own = next((found for found in trusted if found.public_key() == key.public_key()), None)
+    if own is None:
+        raise JoinError(f"{path} is the key of no authority in {tls.ca}")
+    return Authority(own, key)
+
+
+def _applied(outcome: Outcome, what: str) -> None:
+    match outcome:
+        case Applied():
+            return
+        case Refused(reason=reason):
+            raise JoinError(f"{what}: {reason}")
+        case _:
+            raise JoinError(f"{what}, or it was: {outcome.reason}; try again")
