@@ -1,11 +1,9 @@
 """`members add` and `join`: a new node's way into a running cluster, from both ends."""
 
-import os
 import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import yaml
@@ -16,17 +14,12 @@ from appliance.cli.exits import Code, CommandError
 from appliance.cli.node_file import load
 from appliance.cli.output import Format, Table, emit, say
 from appliance.cli.target import SYSTEM_CONFIG
+from appliance.node import joining
 from appliance.node.config import DEFAULT_STATE_DIR, NodeConfig, TlsSection
-from appliance.node.invitation import Invitation, InvitationError, decode, key_digest
-from appliance.node.messages import Join, Joined, MessageError
-from appliance.node.messages import decode as decode_message
-from appliance.node.messages import encode as encode_message
-from appliance.node.privileges import run_user
+from appliance.node.invitation import Invitation, InvitationError, decode
+from appliance.node.joining import JoinProblem
+from appliance.node.messages import Joined
 from appliance.postgres.files import write_atomically
-from raft import ReplicaError, certificates
-from raft.address import parse
-from raft.certificates import CertificateError, Subject
-from raft.joining import JoinError, ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +59,10 @@ def join(token: str, here: Here, timeout_s: float) -> int:
     known = load(path) if path.exists() else None
     address = _address(invitation, known, path, here.address)
     tls = _tls(invitation, known, path)
-    joined = _ask(invitation, _question(invitation, address, tls, here.hosts), timeout_s)
-    if tls is not None:
-        _keep(tls.cert, joined.certificate)
-        _keep(tls.ca, joined.ca)
+    try:
+        joined = joining.join(invitation, address, tls, here.hosts, timeout_s)
+    except JoinProblem as problem:
+        raise CommandError(Code.REFUSED, str(problem)) from None
     if known is None:
         _write_config(path, invitation, joined, tls)
         say(sys.stdout, f"{path}: written; edit it if you need more than the defaults")
@@ -84,9 +77,9 @@ def _address(invitation: Invitation, known: NodeConfig | None, path: Path, given
         if not given:
             raise CommandError(Code.USAGE, f"{path} is not there: say --address HOST:PORT, this node's raft address")
         try:
-            parse(given)
-        except ReplicaError as error:
-            raise CommandError(Code.USAGE, f"--address: {error}") from None
+            joining.check_address(given)
+        except JoinProblem as problem:
+            raise CommandError(Code.USAGE, f"--address: {problem}") from None
         return given
     if (known.name, known.cluster) != (invitation.member, invitation.cluster):
         raise CommandError(
@@ -110,43 +103,6 @@ def _tls(invitation: Invitation, known: NodeConfig | None, path: Path) -> TlsSec
         has = "has TLS" if invitation.ca else "has no TLS"
         raise CommandError(Code.REFUSED, f"{path}: tls: the cluster {has}; make the file agree")
     return known.tls
-
-
-def _question(invitation: Invitation, address: str, tls: TlsSection | None, hosts: tuple[str, ...]) -> Join:
-    who = invitation.member
-    if tls is None:
-        drawn = sha256(f"{who} {address}".encode()).hexdigest()
-        return Join(invitation.token, invitation.secret, who, address, drawn)
-    try:
-        if not tls.key.exists():
-            _keep(tls.key, certificates.key_to_pem(certificates.new_key()).decode())
-        key = certificates.key_from_pem(tls.key.read_bytes())
-        request = certificates.request(Subject(invitation.cluster, who), key)
-    except CertificateError as error:
-        raise CommandError(Code.FAILED, f"{tls.key}: {error}; move it away, a new one is made") from None
-    pem = certificates.request_to_pem(request).decode()
-    return Join(invitation.token, invitation.secret, who, address, key_digest(key.public_key()), pem, hosts)
-
-
-def _ask(invitation: Invitation, question: Join, timeout_s: float) -> Joined:
-    try:
-        answer = decode_message(ask(invitation.door, invitation.member, encode_message(question), timeout_s))
-    except (JoinError, MessageError) as error:
-        raise CommandError(Code.REFUSED, f"no member let {invitation.member} in: {error}") from None
-    if not isinstance(answer, Joined):
-        raise CommandError(Code.FAILED, f"the answer is a {type(answer).__name__}: run the same version everywhere")
-    return answer
-
-
-def _keep(path: Path, content: str) -> None:
-    """For the run user's eyes only, also when root does it."""
-    user = run_user()
-    missing = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
-    for parent in reversed(missing):
-        parent.mkdir(mode=0o700)
-        os.chown(parent, user.pw_uid, user.pw_gid)
-    write_atomically(path, content)
-    os.chown(path, user.pw_uid, user.pw_gid)
 
 
 def _write_config(path: Path, invitation: Invitation, joined: Joined, tls: TlsSection | None) -> None:

@@ -16,7 +16,7 @@ from cryptography.x509 import Certificate
 from appliance.node.config import TlsSection
 from appliance.postgres.files import sync_directory
 from raft import certificates
-from raft.certificates import Authority, CertificateError
+from raft.certificates import Authority, CertificateError, PrivateKey
 
 CertificateProblem = CertificateError
 """A file holds no certificate or key of ours, or none may be issued; the message says why."""
@@ -193,6 +193,15 @@ def _new_authority(cluster: str, valid_for: timedelta) -> Authority:
     return certificates.make_authority(
         cluster, key=certificates.new_key(), serial=certificates.new_serial(), now=now(), valid_for=valid_for
     )
+
+
+def write_key(path: Path, key: PrivateKey) -> None:
+    """Readable by its owner only."""
+    _write(path, certificates.key_to_pem(key), _KEY_MODE)
+
+
+def write_certificates(path: Path, pem: str) -> None:
+    _write(path, pem.encode(), _CERTIFICATE_MODE)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

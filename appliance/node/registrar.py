@@ -13,13 +13,14 @@ from appliance.api.published import InviteRequest, OperatorAnswer
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import IssueToken, UseToken
 from appliance.cluster.state import ClusterState, JoinToken, NodeRole
+from appliance.node.certificates import read_authority
 from appliance.node.clock import wall_s
-from appliance.node.config import NodeConfig, TlsSection
+from appliance.node.config import NodeConfig
 from appliance.node.config_values import split_address
 from appliance.node.invitation import Invitation, digest, key_digest
 from appliance.node.messages import Admit, Admitted, Certified, Certify, Join, Joined, MessageError, decode, encode
 from raft import Applied, Member, Outcome, Refused, Replica, ReplicaError, certificates
-from raft.certificates import Authority, CertificateError, Subject
+from raft.certificates import CertificateError, Subject
 from raft.members import Role
 
 PROPOSE_LIMIT_S = 3.0
@@ -96,12 +97,12 @@ class Registrar:
     def certify(self, asked: Certify) -> Certified:
         """Where the authority's key lies: a certificate for the key of a used token. Raises JoinError."""
         tls = self._config.tls
-        authority = None if tls is None else own_authority(tls)
-        if authority is None:
+        if tls is None or not tls.issuing_key.exists():
             raise JoinError(f"{self._config.name} has no key of the cluster's authority (tls.ca_key)")
         if self._used_token(asked.token, asked.key).member != asked.member:
             raise JoinError(f"the token is not for {asked.member}")
         try:
+            authority = read_authority(tls.ca, tls.issuing_key)
             requested = certificates.request_from_pem(asked.request.encode())
             key = certificates.requested_key(requested, Subject(self._config.cluster, asked.member))
             if key_digest(key) != asked.key:
@@ -116,7 +117,7 @@ class Registrar:
                 now=datetime.now(UTC),
                 valid_for=VALID_FOR,
             )
-        except CertificateError as error:
+        except (CertificateError, OSError) as error:
             raise JoinError(str(error)) from error
         return Certified(certificates.certificates_to_pem([issued]).decode())
 
@@ -160,22 +161,6 @@ class Registrar:
         if not isinstance(answer, kind):
             raise JoinError(f"{name} answered with a {type(answer).__name__}")
         return answer
-
-
-def own_authority(tls: TlsSection) -> Authority | None:
-    """The authority that this node may issue for; None without its key. Raises JoinError when it cannot be used."""
-    path = tls.ca_key or tls.ca.with_name("ca.key")
-    if not path.exists():
-        return None
-    try:
-        key = certificates.key_from_pem(path.read_bytes())
-        trusted = certificates.certificates_from_pem(tls.ca.read_bytes())
-    except (OSError, CertificateError) as error:
-        raise JoinError(f"{path}: {error}") from error
-    own = next((found for found in trusted if found.public_key() == key.public_key()), None)
-    if own is None:
-        raise JoinError(f"{path} is the key of no authority in {tls.ca}")
-    return Authority(own, key)
 
 
 def _applied(outcome: Outcome, what: str) -> None:
