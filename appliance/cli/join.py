@@ -66,8 +66,6 @@ def join(token: str, here: Here, timeout_s: float) -> int:
     if known is None:
         _write_config(path, invitation, joined, tls)
         say(sys.stdout, f"{path}: written; edit it if you need more than the defaults")
-    elif missing := sorted(set(joined.members) - set(known.members)):
-        say(sys.stderr, f"appliance: {path}: members: add {', '.join(f'{m}: {joined.members[m]}' for m in missing)}")
     say(sys.stdout, f"{invitation.member} is a member of {joined.cluster}: start its node process")
     return Code.DONE
 
@@ -87,6 +85,10 @@ def _address(invitation: Invitation, known: NodeConfig | None, path: Path, given
             f"{path} is of node {known.name!r} of cluster {known.cluster!r}, the token is for {invitation.member!r} of"
             f" {invitation.cluster!r}; correct the file, or make a token for this node",
         )
+    if missing := sorted(set(invitation.members) - set(known.members)):
+        # alone among its members, or with nobody that knows it, it would begin a cluster of its own
+        lines = [f"  {name}: {invitation.members[name]}" for name in missing]
+        raise CommandError(Code.REFUSED, f"{path}: members: add those that are there already, then join again", lines)
     if given and given != known.raft_address:
         raise CommandError(
             Code.USAGE, f"--address: {given} is not {known.raft_address}, as {path} has it; leave it out"

@@ -23,14 +23,19 @@ E = TypeVar("E", bound=StrEnum)
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:
-    """Move the options that may stand anywhere to the front, where the parser wants them."""
+    """Move the options that may stand anywhere to the front, where the parser wants them.
+
+    After `join` a token is the one to join with.
+    """
     front: list[str] = []
     rest: list[str] = []
     given = iter(arguments)
     for argument in given:
         if argument == "--":
             return [*front, *rest, argument, *given]
-        if argument in ANYWHERE:
+        if rest[:1] == ["join"] and argument.partition("=")[0] == "--token":
+            rest.append(argument)
+        elif argument in ANYWHERE:
             value = next(given, None)
             if value is None:
                 raise CommandError(Code.USAGE, f"option '{argument}' requires an argument; see `appliance --help`")

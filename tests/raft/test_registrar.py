@@ -84,18 +84,23 @@ def leader(tmp_path, certificates):
 
 
 @pytest.fixture
-def here(tmp_path, certificates):
+def here(tmp_path, certificates, leader):
     """A host whose file names where everything goes."""
     place = f"127.0.0.1:{free_ports(1)[0]}"
     below = tmp_path / "n4" / "tls"
     tls = {"ca": str(below / "ca.crt"), "cert": str(below / "node.crt"), "key": str(below / "node.key")}
-    settings = {"name": "n4", "cluster": "c", "members": {"n4": place}, "state_dir": str(tmp_path / "n4")}
+    settings = {
+        "name": "n4",
+        "cluster": "c",
+        "members": {**leader.config.members, "n4": place},
+        "state_dir": str(tmp_path / "n4"),
+    }
     path = tmp_path / "node.yml"
     path.write_text(yaml.safe_dump(settings | ({} if certificates is None else {"tls": tls})))
     return Here(path, "", ("pg4.example",))
 
 
-def test_a_node_joins_with_its_token_and_may_repeat_it(leader, here, capsys):
+def test_a_node_joins_with_its_token_and_may_repeat_it(leader, here):
     line = leader.invite()
     for _ in range(2):
         assert join(line, here, 5.0) == 0
@@ -108,7 +113,6 @@ def test_a_node_joins_with_its_token_and_may_repeat_it(leader, here, capsys):
             assert Tls(config.tls.ca, config.tls.cert, config.tls.key).problem() is None
             (issued,) = certificates.certificates_from_pem(config.tls.cert.read_bytes())
             assert certificates.subject_of(issued) == certificates.Subject("c", "n4")
-    assert "members: add n1: 127.0.0.1" in capsys.readouterr().err
 
 
 def test_another_key_cannot_use_a_used_token(leader, here, tmp_path):
@@ -137,6 +141,15 @@ def test_what_is_no_use_is_refused_in_words(leader, here):
             join(changed.encode(), here, 5.0)
     assert leader.member("n4") is None
     assert [token.used_by for token in leader.tokens] == [""]
+
+
+def test_a_file_without_the_members_that_are_there_would_begin_a_cluster_of_its_own(leader, here):
+    line = leader.invite()
+    here.config.write_text(here.config.read_text().replace("  n1: ", "  n2: "))
+    with pytest.raises(CommandError, match="members: add those that are there") as refused:
+        join(line, here, 5.0)
+    assert refused.value.lines == (f"  n1: {leader.config.raft_address}",)
+    assert leader.member("n4") is None
 
 
 def test_a_token_for_another_member_is_of_no_use(leader, here):

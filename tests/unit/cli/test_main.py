@@ -152,6 +152,8 @@ def test_a_closed_pipe_is_no_traceback():
         (["status", "--api", "u"], ["--api", "u", "status"]),
         (["status", "--api=u", "-o", "json"], ["--api=u", "status", "-o", "json"]),
         (["demo", "up", "--", "--api", "u"], ["demo", "up", "--", "--api", "u"]),
+        (["join", "--token", "t", "--config", "f"], ["--config", "f", "join", "--token", "t"]),
+        (["--config", "f", "join", "--token=t"], ["--config", "f", "join", "--token=t"]),
     ],
 )
 def test_options_that_stand_anywhere(given, read):
