@@ -176,6 +176,8 @@ class Core(SyncObj):
 
     def disconnected(self, peer: str) -> None:
         self.connected_peers.discard(peer)
+        if self.members.current.all and peer not in self.members.current.names:
+            self.introductions.pop(peer, None)
         if self.leading_peer == peer:
             self.owner.leader_lost()  # what was forwarded on that connection may be lost
 

@@ -56,6 +56,7 @@ class Engine(Generic[S]):
         on_event: Callable[[Event], None],
     ) -> None:
         self._applier = Applier(machine)
+        self._settings = settings
         self._clock = clock
         self._on_outcome = on_outcome
         self._on_event = on_event
@@ -86,6 +87,16 @@ class Engine(Generic[S]):
     def places(self) -> dict[str, tuple[str, ...]]:
         """Where each member may be found, the likeliest first."""
         return self._core.places()
+
+    def admits(self, name: str) -> bool:
+        """Whether a replica of the group that is no member here may be heard; from any thread.
+
+        Whoever hears a leader learns of new members from it. Whoever hears none may have missed that they joined, and
+        one of them may lead.
+        """
+        view = self.view
+        heard = view.contact_s is not None and self._clock() - view.contact_s < self._settings.election_max_s
+        return not heard or (name == view.leader and not view.is_leader)
 
     @property
     def strangers(self) -> int:

@@ -29,12 +29,15 @@ class Introducer:
         members: Mapping[str, str],
         introduction: Callable[[], Introduction],
         *,
+        admits: Callable[[str], bool],
         certified: bool,
     ) -> None:
+        """`admits` says whether somebody who is no member here, but of the group, may be heard for now."""
         self.own = own
         self.members = members
         """Name to address; replaced whole when it changes."""
         self._introduction = introduction
+        self._admits = admits
         self._certified = certified
         self._session = secrets.token_hex(8)
 
@@ -62,7 +65,7 @@ class Introducer:
             )
         if joins:
             return  # it has nothing to show; its question has to say why it should be let in
-        self.check_member(who)
+        self.check_caller(who, hello["kind"], introduction_of(hello))
         self._check_introduction(introduction_of(hello))
 
     def check_server(self, peer: str, shown: Subject | None) -> None:
@@ -86,9 +89,16 @@ class Introducer:
             raise RefusedError("identity", f"is {answer['from']!r}, not {peer!r}: check the addresses of the members")
         self._check_introduction(introduction_of(answer))
 
-    def check_member(self, name: str) -> None:
-        if not self.is_peer(name):
-            raise RefusedError("stranger", f"is no other member of cluster {self.own.cluster!r}")
+    def check_caller(self, name: str, kind: str, said: Introduction) -> None:
+        """A member; or a guest on a connection of the log: one of this group that may have joined it unheard here."""
+        if self.is_peer(name):
+            return
+        of_the_group = said.cluster_id != "" and said.cluster_id == self._introduction().cluster_id
+        other = name != self.own.member
+        if not (other and of_the_group and kind == "raft" and said.address and self._admits(name)):
+            raise RefusedError(
+                "stranger", f"is no other member of cluster {self.own.cluster!r}: removed, or not added yet"
+            )
 
     def is_peer(self, name: str) -> bool:
         return name in self.members and name != self.own.member

@@ -52,7 +52,7 @@ class Link:
         self.peer = peer
         self.place = places[0]
         """Where it is connected to, or was looked for last."""
-        self._places = places
+        self.places = places
         self._kind = kind
         self._introducer = introducer
         self._contexts = contexts
@@ -91,7 +91,7 @@ class Link:
 
     def move(self, places: Sequence[str]) -> None:
         """The peer is at one of these from now on, most likely at the first; a connection to one of them stays."""
-        self._places = places
+        self.places = places
         if self.place not in places:
             self.place = places[0]
             self._end()
@@ -107,9 +107,9 @@ class Link:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            places = self._places
+            places = self.places
             for place in places:
-                if self._visit(place) or self._closed.is_set() or places is not self._places:
+                if self._visit(place) or self._closed.is_set() or places is not self.places:
                     break
             self._closed.wait(random.uniform(*_RETRY_S))  # noqa: S311  spreads load, keeps no secret
 
@@ -140,7 +140,7 @@ class Link:
         connection = Connection(socket.create_connection(address.parse(place), timeout=CONNECT_LIMIT_S))
         try:
             self._opening = connection
-            if self._closed.is_set() or place not in self._places:
+            if self._closed.is_set() or place not in self.places:
                 return
             self._converse(connection)
         finally:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from raft import address, codec, messages
 from raft.codec import CodecError, Message, OtherProtocol
 from raft.connection import HANDSHAKE_LIMIT_S, Connection
-from raft.introductions import Introducer
+from raft.introductions import Introducer, introduction_of
 from raft.refusals import Refusals, RefusedError
 from raft.tls import Contexts
 
@@ -23,6 +23,8 @@ CONNECTION_LIMIT = 128
 """Accepted connections at one time."""
 UNKNOWN_LIMIT = 16
 """Of one address, those that have not said yet who they are."""
+GUEST_LIMIT = 8
+"""Replicas at one time that are no members, as far as this one knows."""
 INBOX_LIMIT_BYTES = 16 * 1024 * 1024
 INBOX_LIMIT_MESSAGES = 1024
 """What one peer has sent and the raft thread has not worked on."""
@@ -31,7 +33,7 @@ _QUESTIONS = frozenset({"request", "ping"})
 
 
 class Incoming:
-    """A connection that a member opened to us."""
+    """A connection that a member, or a guest, opened to us."""
 
     def __init__(self, connection: Connection, hello: Message) -> None:
         self.connection = connection
@@ -39,6 +41,7 @@ class Incoming:
         self.kind: str = hello["kind"]
         self.session: str = hello["session"]
         self.replica_id: str = hello["replica_id"]
+        self.said = introduction_of(hello)
 
     def answer(self, message: Message) -> None:
         """Send it, if there is still somebody to send it to. Never waits."""
@@ -77,6 +80,8 @@ class PortEvents:
 
     on_hello: Callable[[Message], None]
     """Somebody was welcomed."""
+    on_parted: Callable[[str], None]
+    """A connection of the log has ended, and no other has taken its place."""
     on_message: Callable[[str, messages.Message, Callable[[], None]], None]
     """From a peer; the last is to be called when the message has been worked on, or dropped."""
     on_request: Callable[[Incoming, Message], None]
@@ -169,14 +174,19 @@ class Port:
             self._genuine.pop(peer, None)
 
     def members_changed(self) -> None:
-        """Turn out who is no member any more."""
+        """Turn out who is no member any more, and no guest."""
         with self._mutex:
             for incoming in self._incoming.values():
-                if not self._introducer.is_peer(incoming.peer):
+                if not self._may_stay(incoming):
                     incoming.connection.end()
-            for known in (self._inboxes, self._genuine):
-                for peer in [peer for peer in known if not self._introducer.is_peer(peer)]:
-                    del known[peer]
+            for peer in [peer for peer in self._inboxes if not self._introducer.is_peer(peer)]:
+                del self._inboxes[peer]
+
+    def hosts(self, name: str) -> bool:
+        """Whether this one, who is no member, is here as a guest."""
+        with self._mutex:
+            incoming = self._incoming.get((name, "raft"))
+            return incoming is not None and not self._introducer.is_peer(name) and self._may_stay(incoming)
 
     # -- accepting -----------------------------------------------------------------------------------
 
@@ -306,16 +316,38 @@ class Port:
                     f"comes second: another process already speaks as {incoming.peer!r};"
                     " give each node a name of its own",
                 )
-            self._introducer.check_member(incoming.peer)  # once more: it may have been dropped just now
+            self._check_caller(incoming)  # once more: it may have been dropped just now
+            self._check_room(incoming.peer)
             if key in self._incoming:
                 self._incoming[key].connection.end()
             self._incoming[key] = incoming
             self._visitors.unknown.pop(incoming.connection, None)
 
+    def _may_stay(self, incoming: Incoming) -> bool:
+        try:
+            self._check_caller(incoming)
+        except RefusedError:
+            return False
+        return True
+
+    def _check_caller(self, incoming: Incoming) -> None:
+        self._introducer.check_caller(incoming.peer, incoming.kind, incoming.said)
+
+    def _check_room(self, name: str) -> None:
+        """Guests take no place from members, nor from each other."""
+        guests = {peer for peer, _ in self._incoming if not self._introducer.is_peer(peer)}
+        if not self._introducer.is_peer(name) and len(guests | {name}) > GUEST_LIMIT:
+            raise RefusedError("crowded", f"is one too many of those that are no members here, over {GUEST_LIMIT}")
+
     def _unregister(self, incoming: Incoming) -> None:
         with self._mutex:
-            if self._is_current(incoming):
+            current = self._is_current(incoming)
+            if current:
                 del self._incoming[incoming.peer, incoming.kind]
+            if not self._introducer.is_peer(incoming.peer):
+                self._inboxes.pop(incoming.peer, None)
+        if current and incoming.kind == "raft":
+            self._events.on_parted(incoming.peer)
 
     def _is_current(self, incoming: Incoming) -> bool:
         return self._incoming.get((incoming.peer, incoming.kind)) is incoming
@@ -334,6 +366,7 @@ class Port:
             self._events.on_request(incoming, message)
 
     def _take(self, incoming: Incoming, inbox: Inbox, body: bytes) -> None:
+        self._check_caller(incoming)  # a guest stays for as long as it may be news
         message = codec.decode_log(body)
         # what a replaced connection still holds is older than what its successor brought
         if message is not None and inbox.enter(len(body), lambda: self._is_current(incoming)):

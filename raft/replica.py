@@ -279,6 +279,7 @@ class Replica(Generic[S]):
             self._config.listen,
             self._config.tls,
             introduction=self._engine.introduction,
+            admits=self._engine.admits,
             events=events,
         )
 

@@ -6,6 +6,7 @@ log has one writer and one reader, and the lock on its cipher is hardly ever fou
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,22 +69,27 @@ class Transport:
         security: Tls | None,
         *,
         introduction: Callable[[], Introduction],
+        admits: Callable[[str], bool],
         events: TransportEvents,
     ) -> None:
         """TlsError when there is no usable certificate for `own`."""
         self._events = events
         self._contexts = None if security is None else Contexts(security, own)
         self._refusals = Refusals(events.on_refused)
-        self._introducer = Introducer(own, {}, introduction, certified=security is not None)
+        self._introducer = Introducer(own, {}, introduction, admits=admits, certified=security is not None)
         self._port = Port(
             listen,
             introducer=self._introducer,
             contexts=self._contexts,
             refusals=self._refusals,
-            events=PortEvents(self._hello_heard, events.on_message, events.on_request, events.on_join),
+            events=PortEvents(
+                self._hello_heard, self._parted, events.on_message, events.on_request, events.on_join
+            ),
         )
         self._started = False
+        self._mutex = threading.Lock()
         self._peers: Mapping[str, _Peer] = {}
+        """Members, and guests, so that answers reach them; replaced whole under the mutex."""
         self.set_members(members)
 
     def listen(self) -> None:
@@ -99,25 +105,15 @@ class Transport:
     def set_members(self, members: Mapping[str, Sequence[str]]) -> None:
         """Name to addresses, the likeliest first, of all members from now on.
 
-        For one thread, the owner's; waits for nothing. Of a peer that was dropped nothing more is told.
+        For one thread, the owner's; waits for nothing. A peer that was dropped is told as disconnected, and nothing
+        more is told of it.
         """
-        before = self._peers
-        self._introducer.members = {name: places[0] for name, places in members.items()}
-        self._peers = {
-            name: before.get(name) or self._meet(name, places)
-            for name, places in members.items()
-            if self._introducer.is_peer(name)
-        }
-        for name, peer in self._peers.items():
-            for link in peer.both():
-                link.move(members[name])
-                if self._started and name not in before:
-                    link.start()
-        for name in before.keys() - self._peers.keys():
-            self._refusals.forget(name)
-            for link in before[name].both():
-                link.close()
-        self._port.members_changed()
+        with self._mutex:
+            self._introducer.members = {name: places[0] for name, places in members.items()}
+            self._port.members_changed()
+            guests = {name: places for name, places in self._places().items() if self._port.hosts(name)}
+            others = {name: places for name, places in members.items() if self._introducer.is_peer(name)}
+            self._replace_peers(guests | others)
 
     def send(self, peer: str, message: messages.Message) -> bool:
         """Send to a peer if there is a connection (False: it surely did not leave); never waits, promises nothing."""
@@ -144,6 +140,7 @@ class Transport:
                 problem=peer.raft.problem,
             )
             for name, peer in sorted(self._peers.items())
+            if self._introducer.is_peer(name)
         )
 
     def refusals(self) -> Mapping[Reason, int]:
@@ -159,6 +156,21 @@ class Transport:
         for peer in self._peers.values():
             for link in peer.both():
                 link.close()
+
+    def _replace_peers(self, places: Mapping[str, Sequence[str]]) -> None:
+        before = self._peers
+        self._peers = {name: before.get(name) or self._meet(name, places[name]) for name in places}
+        for name, peer in self._peers.items():
+            for link in peer.both():
+                link.move(places[name])
+                if self._started and name not in before:
+                    link.start()
+        for name in before.keys() - self._peers.keys():
+            self._refusals.forget(name)
+            self._port.lost(name)
+            for link in before[name].both():
+                link.close()
+            self._events.on_disconnected(name)
 
     def _meet(self, name: str, places: Sequence[str]) -> _Peer:
         raft = LinkEvents(
@@ -209,4 +221,17 @@ class Transport:
             self._events.on_disconnected(peer.raft.peer)
 
     def _hello_heard(self, hello: Message) -> None:
+        name = hello["from"]
+        with self._mutex:
+            if not self._introducer.is_peer(name):
+                self._replace_peers({**self._places(), name: (hello["address"],)})
         self._events.on_introduced(hello["from"], introduction_of(hello))
+
+    def _parted(self, name: str) -> None:
+        """A guest that has left is not looked for."""
+        with self._mutex:
+            if name in self._peers and not self._introducer.is_peer(name) and not self._port.hosts(name):
+                self._replace_peers({peer: places for peer, places in self._places().items() if peer != name})
+
+    def _places(self) -> dict[str, Sequence[str]]:
+        return {name: peer.raft.places for name, peer in self._peers.items()}

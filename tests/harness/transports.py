@@ -23,6 +23,8 @@ class Party:
         self.name = name
         self.members = members
         self.said = Introduction(f"id of {name}", "", 0)
+        self.admitted = set()
+        """Names that are heard although they are no members."""
         self.told = []
         self.messages = {peer: [] for peer in members}
         self.refusals = []
@@ -36,6 +38,7 @@ class Party:
             listen or members[name],
             certificates and certificates.member(name),
             introduction=lambda: self.said,
+            admits=lambda name: name in self.admitted,
             events=TransportEvents(
                 on_introduced=lambda peer, said: self.told.append(("introduced", peer, said)),
                 on_connected=lambda peer: self.told.append(("connected", peer)),

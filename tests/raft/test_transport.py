@@ -10,7 +10,7 @@ import pytest
 from raft.codec import encode
 from raft.connection import BACKLOG_LIMIT_BYTES
 from raft.members import Introduction
-from raft.port import INBOX_LIMIT_MESSAGES
+from raft.port import GUEST_LIMIT, INBOX_LIMIT_MESSAGES
 from raft.tls import Sealed
 from tests.harness.certificates import YEAR, now
 from tests.harness.raft_messages import append
@@ -136,14 +136,14 @@ def test_a_member_that_is_added_gets_connected_both_ways(meet, places, certifica
 
 def test_a_member_that_is_dropped_is_out_both_ways_and_not_told_of_any_more(meet, places, wait):
     n1, _, n3 = meet("n1", "n2", "n3")
-    n1.set_members({name: places[name] for name in ("n1", "n2")})
     told = len(n1.told)
+    n1.set_members({name: places[name] for name in ("n1", "n2")})
     assert not n1.send("n3")
     assert n1.transport.ask("n3", {"type": "ping"}) == "'n3' is no member of this cluster"
     wait(lambda: not n3.connected("n1"))
     wait(lambda: "no other member" in str(n3.problem("n1")))
     assert [status.name for status in n1.transport.status({})] == ["n2"]
-    assert [event for event in n1.told[told:] if event[1] == "n3" and event[0] != "unanswered"] == []
+    assert [event[0] for event in n1.told[told:] if event[1] == "n3" and event[0] != "unanswered"] == ["disconnected"]
     assert n3.connected("n2")
 
 
@@ -210,6 +210,123 @@ def test_what_is_no_address_is_not_taken_for_one(meet, places, certificates, wai
     meet.parties.append(again.start())
     wait(lambda: "says that it is at 'nowhere', which is no address" in str(again.problem("n1")))
     assert not n1.connected("n2")
+
+
+# -- guests: they may have joined while this one was away ----------------------------------------------------
+
+
+def of_group(party, cluster_id="aa"):
+    party.said = Introduction(f"id of {party.name}", cluster_id, 0, party.members[party.name])
+    return party
+
+
+@pytest.fixture
+def guest_of(meet, places, certificates, wait):
+    """n1, which knows n2 only, and n3, which knows both."""
+
+    def guest_of(ours="aa", theirs="aa", admitted=("n3",)):
+        n1 = of_group(Party("n1", {name: places[name] for name in ("n1", "n2")}, certificates), ours)
+        n3 = of_group(Party("n3", places, certificates), theirs)
+        meet.parties.extend((n1, n3))
+        n1.admitted = set(admitted)
+        n1.start()
+        n3.start()
+        return n1, n3
+
+    return guest_of
+
+
+def test_one_that_joined_unheard_is_heard_and_answered_for_as_long_as_it_may_be_news(guest_of, wait):
+    n1, n3 = guest_of()
+    wait(lambda: n3.connected("n1") and ("connected", "n3") in n1.told)
+    assert n1.told.index(("introduced", "n3", n3.said)) < n1.told.index(("connected", "n3"))
+    assert n3.send("n1", 5)
+    wait(lambda: n1.terms("n3") == [5])
+    assert n1.send("n3", 6)
+    wait(lambda: n3.terms("n1") == [6])
+    assert [status.name for status in n1.transport.status({})] == ["n2"]
+    n1.admitted.clear()
+    wait(lambda: not n3.connected("n1") and ("disconnected", "n3") in n1.told)
+    wait(lambda: "no other member" in str(n3.problem("n1")))
+    assert not n1.send("n3", 7)
+    assert n1.count("stranger") > 0
+
+
+def test_a_guest_that_is_added_keeps_its_connections(guest_of, places, wait):
+    n1, n3 = guest_of()
+    wait(lambda: n3.connected("n1") and ("connected", "n3") in n1.told)
+    n1.admitted.clear()
+    n1.set_members(places)
+    time.sleep(1.2)  # longer than between two signs of life
+    assert n1.connected("n3")
+    assert n3.connected("n1")
+    assert ("disconnected", "n3") not in n1.told
+    assert ("disconnected", "n1") not in n3.told
+
+
+def test_a_guest_stays_when_others_are_added(guest_of, places, wait):
+    n1, n3 = guest_of()
+    wait(lambda: n3.connected("n1") and ("connected", "n3") in n1.told)
+    n1.set_members({"n1": places["n1"]})
+    assert n1.send("n3", 6)
+    wait(lambda: n3.terms("n1") == [6])
+
+
+def test_a_guest_that_has_gone_is_not_looked_for(guest_of, wait):
+    n1, n3 = guest_of()
+    wait(lambda: ("connected", "n3") in n1.told)
+    n3.close()
+    wait(lambda: ("disconnected", "n3") in n1.told)
+    wait(lambda: not [thread for thread in threading.enumerate() if thread.name == "raft raft to n3"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "admitted"),
+    [("aa", "", ["n3"]), ("", "aa", ["n3"]), ("", "", ["n3"]), ("aa", "aa", [])],
+    ids=["of no group yet", "known to a new one", "both new", "while a leader is heard"],
+)
+def test_others_are_no_guests(guest_of, wait, ours, theirs, admitted):
+    n1, n3 = guest_of(ours, theirs, admitted)
+    wait(lambda: "'n3' is no other member of cluster 'c'" in str(n3.problem("n1")))
+    assert [event for event in n1.told if event[1] == "n3"] == []
+    assert not n1.send("n3")
+
+
+def test_a_guest_asks_no_questions(guest_of, wait):
+    n1, n3 = guest_of()
+    wait(lambda: n3.connected("n1"))
+    time.sleep(1)
+    assert n3.transport.ask("n1", {"type": "request", "id": 1, "payload": b""}) is not None
+    assert n1.requests == []
+
+
+def test_guests_are_few_and_take_no_place_from_members(meet, places, certificates, wait):
+    n1, n2 = meet("n1", "n2")
+    n1.said = Introduction("id of n1", "aa", 0, places["n1"])
+    names = [f"g{number}" for number in range(GUEST_LIMIT + 1)]
+    n1.admitted = set(names)
+
+    def call(name):
+        guest = Stranger(places["n1"], certificates and certificates.member(name))
+        return guest, guest.hello(name, "n1", cluster_id="aa", address="127.0.0.1:1")
+
+    guests = [call(name) for name in names]
+    assert [answer["type"] for _, answer in guests] == ["welcome"] * GUEST_LIMIT + ["refuse"]
+    assert "one too many" in guests[-1][1]["reason"]
+    wait(lambda: n1.count("crowded") == 1)
+    assert n1.connected("n2")
+    assert n2.send("n1", 1)
+    wait(lambda: n1.terms("n2") == [1])
+    n1.set_members({"n1": places["n1"], "n2": places["n2"], "n3": places["n3"]})
+    for guest, _ in guests:
+        guest.close()
+
+    def let_in():
+        guest, answer = call(names[-1])
+        guest.close()
+        return answer["type"] == "welcome"
+
+    wait(let_in)
 
 
 def test_a_name_is_looked_up_at_each_connect_and_a_slow_lookup_stops_nobody(

@@ -93,7 +93,7 @@ class Process:
         self.members = Members()
         self.targets = set()
         self._callers = set()
-        """Who has introduced itself as one of the group: connected back, member or not, so that answers get there."""
+        """Who has introduced itself: connected back, member or guest, so that answers get there."""
         self.led_term = 0
         """The last term in which it has sent entries."""
         self._asked = set()
@@ -149,13 +149,25 @@ class Process:
         return self.engine.introduction()
 
     def accepts(self, other):
-        """Whether the transport would let this process connect.
+        """Whether the transport would let this process connect: as a member, or as a guest of the same group."""
+        mine, theirs = self.introduction().cluster_id, other.introduction().cluster_id
+        if mine and theirs and mine != theirs:
+            return False
+        return other.name in self._named() or (mine == theirs != "" and self.engine.admits(other.name))
 
-        It need not know it: whoever was away while the members changed must hear a leader that it has never heard of.
-        """
-        mine, theirs = self.introduction(), other.introduction()
-        strangers = mine.cluster_id and theirs.cluster_id and mine.cluster_id != theirs.cluster_id
-        return not strangers
+    def _named(self):
+        """Whom it knows by the members in force, or before there are any by its configuration."""
+        return {member.name for member in self.members.all} or set(self.host.addresses)
+
+    def _is_out(self, peer):
+        return peer not in self._named() and not self.engine.admits(peer)
+
+    def _turn_out(self, peer):
+        """No member, and no news any more. What it says now is still heard: a late message can always come."""
+        self._callers.discard(peer)
+        self.targets.discard(peer)
+        self.world.network.retarget(self)
+        self.world.network.reset(peer, self.name)
 
     def post(self, kind, peer, content):
         """Something for its inbox. It is worked off in order, a moment later, or when a stall is over."""
@@ -220,6 +232,8 @@ class Process:
         if kind == "message":
             message = from_wire(msgpack.unpackb(content, raw=False))
             self.world.note_message("<-", self.name, peer, message, content)
+            if self._is_out(peer):
+                self._turn_out(peer)
             return self.engine.deliver(peer, message)
         if kind == "call":
             content(self.engine)
@@ -277,8 +291,7 @@ class Process:
     def _on_event(self, event):
         if isinstance(event, MembersChanged):
             self.members = event.members
-            named = {member.name for member in event.members.all} or set(self.host.addresses)
-            self.targets = (named | self._callers) - {self.name}
+            self.targets = (self._named() | self._callers) - {self.name}
             told = ", ".join(f"{member.name} {member.role} {member.replica_id}" for member in event.members.all)
             self.world.tell(self.name, f"members: {told}")
             if self.engine is not None:

@@ -273,6 +273,39 @@ def test_a_snapshot_holds_the_members_of_its_place_not_those_of_the_tail():
     assert bench.members == voters(*FOUR)
 
 
+# -- who may be heard that is no member here ---------------------------------------------------------------
+
+
+def test_guests_are_admitted_until_a_leader_is_heard_and_when_none_is_any_more(bench):
+    assert bench.engine.admits("n9")
+    bench.hear_entries(entry(2, 1))
+    bench.step()
+    assert not bench.engine.admits("n9")
+    bench.wait(ELECTION_MAX_S - TICK_S)
+    assert not bench.engine.admits("n9")
+    bench.wait(2 * TICK_S)
+    assert bench.engine.admits("n9")
+
+
+def test_a_leader_that_is_no_member_here_stays_until_its_members_are_known(bench):
+    bench.hear_entries(entry(2, 1), leader="n9")
+    bench.step()
+    assert bench.engine.admits("n9")
+    assert not bench.engine.admits("n8")
+
+
+def test_a_leader_admits_nobody(leader):
+    assert not leader.engine.admits("n9")
+    assert not leader.engine.admits("n1")
+
+
+def test_what_a_guest_has_said_is_forgotten_with_its_connection(leader):
+    leader.meet("n9")
+    leader.lose("n9")
+    leader.lose("n2")
+    assert set(leader.engine._core.introductions) == {"n2", "n3"}
+
+
 # -- learners ------------------------------------------------------------------------------------------
 
 
