@@ -9,12 +9,15 @@ import socket
 
 from raft.api import ListenError, ReplicaError
 
+_LIMIT = 255
+"""What a member's address may have at most."""
+
 
 def parse(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ReplicaError(f"{address!r} is no address: write host:port")
+    if not colon or not port.isdecimal() or len(address) > _LIMIT or not 0 < int(port) < 65536:
+        raise ReplicaError(f"{address!r:.300} is no address: write host:port")
     return host, int(port)
 
 

@@ -160,12 +160,30 @@ class Engine(Generic[S]):
 
     def change_members(self, name: str, members: Members) -> None:
         """As leader only. Applied when the change is committed."""
-        leader = self._core.leader
-        written = _NOT_LEADING if leader is None else leader.change_members(members)
+        self.revise_members(name, lambda _: members)
+
+    def revise_members(self, name: str, revise: Callable[[Members], Members]) -> None:
+        """As `change_members`, by what the members in force are made of; its ValueError says why not."""
+        written = self._write_members(revise)
         if isinstance(written, str):
             self._on_outcome(("change", name), Refused(written, None))
         else:
             self._changes[written] = (self.facts.term, name)
+
+    def _write_members(self, revise: Callable[[Members], Members]) -> int | str:
+        leader = self._core.leader
+        if leader is None:
+            return self._not_leading()
+        try:
+            wanted = Members.unpack(revise(self._core.members.current).pack())  # what the others could not read is none
+            return leader.change_members(wanted)
+        except ValueError as error:
+            return str(error)
+
+    def _not_leading(self) -> str:
+        """Whoever asks may go on to who does."""
+        leader = self._core.leading_peer
+        return _NOT_LEADING if leader is None else f"{_NOT_LEADING}: {leader} does"
 
     def transfer(self, name: str, to: str) -> None:
         """As leader only. Applied when this replica leads no more, which may be another's doing."""
@@ -175,7 +193,7 @@ class Engine(Generic[S]):
             self._on_outcome(("transfer", name), outcome)
 
         if self._core.leader is None:
-            done(_NOT_LEADING)
+            done(self._not_leading())
         else:
             self._core.leader.transfer(to, done)
 

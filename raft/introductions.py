@@ -10,7 +10,7 @@ from raft import address, codec
 from raft.api import ReplicaError
 from raft.certificates import Subject
 from raft.codec import Message
-from raft.members import ADDRESS_LIMIT, Introduction
+from raft.members import Introduction
 from raft.refusals import RefusedError
 
 Kind: TypeAlias = Literal["raft", "request", "join"]
@@ -165,8 +165,6 @@ def _check_address(place: str) -> None:
         address.parse(place)
     except ReplicaError as error:
         raise RefusedError("protocol", f"says that it is at {place[:64]!r}, which is no address") from error
-    if len(place) > ADDRESS_LIMIT:
-        raise RefusedError("protocol", f"says an address of {len(place)} characters, over {ADDRESS_LIMIT}")
 
 
 def introduction_of(message: Message) -> Introduction:

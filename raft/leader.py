@@ -95,6 +95,8 @@ class Leader:
             return "the leader stays a voter: transfer the leadership first"
         if (objection := self._core.members.current.objection(wanted)) is not None:
             return objection
+        if len(wanted.voters & self._present()) < majority_of(wanted.voters):
+            return f"too few of the voters {', '.join(sorted(wanted.voters))} can be heard: there would be no majority"
         return self._core.write_members(wanted)
 
     def confirm(self, done: Callable[[int | None], None]) -> None:
@@ -150,12 +152,13 @@ class Leader:
 
     def _caught_up(self) -> set[str]:
         near = self._inside.commit_index - _CAUGHT_UP_ENTRIES
+        present = self._present()
+        return {peer for peer, known in self.progress.items() if peer in present and known.match_index >= near}
+
+    def _present(self) -> set[str]:
+        """Who has answered just now, and this replica."""
         since = (self._clock() - self._settings.election_min_s) * 1e9
-        return {
-            peer
-            for peer, progress in self.progress.items()
-            if progress.match_index >= near and progress.answered > since
-        }
+        return {self._core.name, *(peer for peer, known in self.progress.items() if known.answered > since)}
 
     def _hand_over(self) -> None:
         handover = self._handover

@@ -61,6 +61,7 @@ class Link:
         self._events = events
         self._opening: Connection | None = None
         self._met = False
+        self._refused = False
         self._connection: Connection | None = None
         self._problem: str | None = f"peer {peer} at {self.place}: not connected yet"
         self._refusal: str | None = None
@@ -107,7 +108,7 @@ class Link:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            places = self.places
+            places, self._refused = self.places, False
             for place in places:
                 if self._visit(place) or self._closed.is_set() or places is not self.places:
                     break
@@ -125,7 +126,8 @@ class Link:
         except CodecError as error:
             self._note(place, RefusedError("junk", f"sent what has no place here: {error}"))
         except (OSError, ReplicaError) as error:
-            self._problem, self._refusal = f"peer {self.peer} at {place}: {address.reason(error)}", None
+            if not self._refused:  # at another place of this round, which says more
+                self._problem, self._refusal = f"peer {self.peer} at {place}: {address.reason(error)}", None
         except Exception as error:  # noqa: BLE001  the thread must go on: without it the peer is lost for good
             self._note(place, RefusedError("defect", f"was met with a defect: {type(error).__name__}: {error}"))
         return self._met
@@ -133,6 +135,7 @@ class Link:
     def _note(self, place: str, error: RefusedError) -> None:
         told = RefusedError(error.reason, f"peer {self.peer} at {place} {error}", self.peer)
         self._problem = self._refusal = str(told)
+        self._refused = True
         self._refusals.note(told, place)
 
     def _connect(self, place: str) -> None:

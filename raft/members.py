@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 Role: TypeAlias = Literal["voter", "learner", "joining"]
 
-_TEXT_LIMIT = ADDRESS_LIMIT = 255
+_TEXT_LIMIT = 255
 MEMBERS_LIMIT = 64
 """Members of one group at most; far above what Raft is of use for."""
 
@@ -68,6 +68,18 @@ class Members:
     def without(self, name: str) -> Members:
         return Members(tuple(member for member in self.all if member.name != name))
 
+    def adding(self, member: Member) -> Members:
+        """These members and one more; ValueError, in words, when its name is taken or there are too many."""
+        if (known := self.get(member.name)) is not None:
+            raise ValueError(f"{member.name!r} is a member already, {known.role} at {known.address}: remove it first")
+        return self.with_member(member)
+
+    def removing(self, name: str) -> Members:
+        """These members without this one; ValueError, in words, when it is none."""
+        if self.get(name) is None:
+            raise ValueError(f"{name!r} is no member; members are {', '.join(sorted(self.names))}")
+        return self.without(name)
+
     def objection(self, wanted: Members) -> str | None:
         """Why one step may not lead from here to `wanted`: majorities of old and new must meet (one voter at a time).
 
@@ -77,6 +89,8 @@ class Members:
         new = {(member.name, member.replica_id) for member in wanted.all if member.voter}
         if not new:
             return "no voter would be left"
+        if unknown := sorted(name for name, replica_id in new if not replica_id):
+            return f"{', '.join(unknown)} cannot be a voter before its replica id is known: let it join"
         if len(old ^ new) > 1:
             changed = ", ".join(sorted({name for name, _ in old ^ new}))
             return f"only one voter can change at a time, this changes {changed}"

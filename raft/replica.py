@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 from raft import address
 from raft.api import (
@@ -40,7 +40,7 @@ from raft.core import Facts
 from raft.disk import OsDisk
 from raft.engine import Engine, Key
 from raft.journal import Journal
-from raft.members import Introduction, Members
+from raft.members import Introduction, Member, Members
 from raft.messages import Message
 from raft.requests import Handlers, Requests
 from raft.ticks import Ticks
@@ -194,6 +194,28 @@ class Replica(Generic[S]):
         """As raft leader, put other members in force, one voter at a time. Refused when this replica does not lead."""
         name = self._name()
         return self._submit(("change", name), lambda: self._engine.change_members(name, members), timeout_s)
+
+    def add_member(
+        self, name: str, place: str, role: Literal["learner", "joining"], timeout_s: float
+    ) -> Future[Outcome]:
+        """As raft leader, take in a replica that need not run yet: it counts from when it has come and said its id.
+
+        A joining one becomes a voter by itself when it has caught up. Refused, with the leader's name, elsewhere.
+        """
+        try:
+            address.parse(place)
+            member = Member(name, "", place, role)
+        except ReplicaError as error:
+            return _done(Refused(str(error), None))
+        return self._revise_members(lambda members: members.adding(member), timeout_s)
+
+    def remove_member(self, name: str, timeout_s: float) -> Future[Outcome]:
+        """As raft leader, let another member go: from then on it counts for nothing. Elsewhere refused as above."""
+        return self._revise_members(lambda members: members.removing(name), timeout_s)
+
+    def _revise_members(self, revise: Callable[[Members], Members], timeout_s: float) -> Future[Outcome]:
+        name = self._name()
+        return self._submit(("change", name), lambda: self._engine.revise_members(name, revise), timeout_s)
 
     def transfer(self, to: str, timeout_s: float) -> Future[Outcome]:
         """As raft leader, hand the leadership over to another voter. Applied: this replica does not lead any more."""

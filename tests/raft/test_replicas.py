@@ -573,3 +573,103 @@ def test_a_whole_group_that_was_moved_while_it_was_down_finds_itself_by_its_conf
             for name, place in cluster.members.items()
         )
     )
+
+
+def ask_leader(cluster, ask, done):
+    """Ask whoever leads until it is done: the leader may just be changing, or not have settled yet."""
+    while not done():
+        ask(cluster.running[cluster.leader()]).result(6)
+        time.sleep(0.05)
+
+
+def add(cluster, name):
+    """Take a new replica in, which knows the others by their present addresses, and start it."""
+    place = cluster.unused_place()
+    some = next(iter(cluster.running.values()))
+    ask_leader(
+        cluster,
+        lambda leader: leader.add_member(name, place, "joining", 5),
+        lambda: name in some.status().members.names,
+    )
+    known = {member.name: member.address for member in some.status().members.all}
+    replica = cluster.replica(name, listen=place, members=known)
+    replica.start()
+    cluster.running[name] = replica
+
+
+def voters_at(replica):
+    return replica.status().members.voters
+
+
+def hand_over(cluster, to):
+    ask_leader(cluster, lambda leader: leader.transfer(to, 5), lambda: cluster.leader() == to)
+
+
+def test_a_group_changes_altogether_while_one_is_away_and_that_one_comes_back(cluster, wait):
+    """n1, n2 and n3 become n2 and n4 and n5; n2 has moved; n3 knows none of their addresses, nor who leads."""
+    cluster.start()
+    cluster.propose("n1", b"before")
+    wait(lambda: cluster.states() == [(b"before",)] * 3)
+    cluster.stop("n3")
+    hand_over(cluster, "n1")
+    for name in ("n4", "n5"):
+        add(cluster, name)
+        wait(lambda name=name: name in voters_at(cluster.running["n1"]))
+    cluster.propose("n1", b"with five")
+    moved = move(cluster, "n2")
+    wait(lambda: place_of(cluster.running["n4"], "n2") == moved)
+    hand_over(cluster, "n4")
+    removed = cluster.running["n1"]
+    ask_leader(
+        cluster,
+        lambda leader: leader.remove_member("n1", 5),
+        lambda: "n1" not in cluster.running["n2"].status().members.names,
+    )
+    del cluster.running["n1"]
+    term = removed.status().term
+    try:
+        refused = "refused us: 'n1' is no other member of cluster 'c': removed, or not added yet"
+        wait(lambda: all(refused in str(peer.refusal) for peer in removed.status().peers if peer.name in {"n2", "n4"}))
+        wait(lambda: any(refused in event.reason for event in cluster.events["n1"] if isinstance(event, PeerRefused)))
+        time.sleep(1)
+        assert removed.status().term == term
+    finally:
+        removed.stop()
+    hand_over(cluster, "n4")
+    cluster.propose("n4", b"without the first")
+
+    cluster.start("n3")
+    wait(lambda: cluster.running["n3"].view().state == (b"before", b"with five", b"without the first"))
+    wait(lambda: voters_at(cluster.running["n3"]) == {"n2", "n3", "n4", "n5"})
+    assert cluster.leader() != "n1"
+    assert isinstance(cluster.propose("n3", b"all four"), Applied)
+    wait(lambda: set(cluster.states()) == {(b"before", b"with five", b"without the first", b"all four")})
+
+
+def test_a_member_that_was_removed_comes_in_again_only_when_it_is_added(cluster, wait):
+    cluster.start()
+    leader, gone, other = cluster.leader(), *cluster.followers()
+    ask_leader(
+        cluster,
+        lambda replica: replica.remove_member(gone, 5),
+        lambda: gone not in cluster.running[other].status().members.names,
+    )
+    removed = cluster.running.pop(gone)
+    wait(lambda: not any(peer.connected for peer in removed.status().peers))
+    assert isinstance(removed.propose(b"x", "x", 2).result(3), Refused | Unknown)
+    place = cluster.members[gone]
+    ask_leader(
+        cluster,
+        lambda replica: replica.add_member(gone, place, "joining", 5),
+        lambda: gone in cluster.running[other].status().members.names,
+    )
+    cluster.running[gone] = removed
+    wait(lambda: gone in voters_at(cluster.running[leader]))
+    assert isinstance(cluster.propose(gone, b"again"), Applied)
+
+
+def test_what_is_no_address_is_refused(cluster):
+    cluster.start("n1")
+    outcome = cluster.running["n1"].add_member("n4", "nowhere", "joining", 5).result(0)
+    assert isinstance(outcome, Refused)
+    assert "is no address" in outcome.reason

@@ -201,6 +201,18 @@ def test_a_member_that_may_be_at_several_places_is_looked_for_at_each(meet, plac
     wait(lambda: n1.connected("n2") and back.connected("n1"))
 
 
+def test_that_nobody_is_at_another_place_does_not_hide_why_a_peer_refuses(meet, places, wait):
+    n1, n2, n3 = meet("n1", "n2", "n3")
+    n1.set_members({"n1": places["n1"], "n2": (places["n2"], "127.0.0.1:1"), "n3": places["n3"]})
+    n2.set_members({"n2": places["n2"], "n3": places["n3"]})
+    wait(lambda: "no other member" in str(n1.problem("n2")))
+    seen = set()
+    for _ in range(100):
+        time.sleep(0.01)
+        seen.add("no other member" in n1.problem("n2"))
+    assert seen == {True}
+
+
 def test_what_is_no_address_is_not_taken_for_one(meet, places, certificates, wait):
     n1, n2 = meet("n1", "n2")
     n2.said = Introduction("id of n2", "", 0, "nowhere")

@@ -80,6 +80,7 @@ def test_d9_no_change_before_an_entry_of_the_own_term_is_committed():
     bench.lead()
     assert isinstance(ask(bench, voters(*FOUR)), Refused)
     bench.has("n2", bench.journal.last_index)
+    bench.has("n3", bench.journal.last_index)
     bench.step()
     assert ask(bench, voters(*FOUR), "later") is None
 
@@ -124,8 +125,57 @@ def test_a_leader_does_not_put_itself_out(leader, wanted):
     assert leader.leads
 
 
-def test_only_a_leader_changes_members(bench):
-    assert isinstance(ask(bench, voters(*FOUR)), Refused)
+def test_only_a_leader_changes_members_and_others_say_who_leads(bench):
+    assert ask(bench, voters(*FOUR)) == Refused("this replica does not lead", None)
+    bench.hear_entries(entry(2, 1), leader="n2")
+    assert ask(bench, voters(*FOUR), "again").reason == "this replica does not lead: n2 does"
+
+
+def test_a_change_that_would_leave_no_majority_that_can_be_heard_is_refused(leader):
+    leader.wait(ELECTION_MIN_S + TICK_S)
+    leader.has("n2", 3)
+    refused = ask(leader, voters("n1", "n3"))
+    assert "too few of the voters n1, n3 can be heard" in refused.reason
+    assert ask(leader, voters("n1", "n2"), "the silent one") is None
+
+
+def revise(bench, change, name="revised"):
+    bench.engine.revise_members(name, change)
+    return bench.outcome("change", name)
+
+
+def test_what_is_asked_of_the_members_in_force_is_refused_in_its_own_words(leader):
+    taken = revise(leader, lambda members: members.adding(Member("n2", "", "n9:1", "joining")))
+    assert taken.reason == "'n2' is a member already, voter at n2:7000: remove it first"
+    unknown = revise(leader, lambda members: members.removing("n9"), "unknown")
+    assert unknown.reason == "'n9' is no member; members are n1, n2, n3"
+    assert leader.members == voters(*NAMES)
+
+
+@pytest.mark.parametrize("member", [Member("", "", "n4:1", "joining"), Member("n" * 300, "", "n4:1", "joining")])
+def test_what_the_others_could_not_read_is_not_written(leader, member):
+    assert isinstance(revise(leader, lambda members: members.adding(member)), Refused)
+    assert leader.journal.last_index == 3
+
+
+def test_one_whose_id_is_not_known_is_no_voter(leader):
+    refused = ask(leader, voters(*NAMES).with_member(Member("n4", "", address("n4"), "voter")))
+    assert "n4 cannot be a voter before its replica id is known" in refused.reason
+
+
+def test_one_that_joins_is_taken_in_by_name_and_place_and_its_id_is_its_own():
+    group = Group(*NAMES)
+    leader = group.led_by("n1")
+    leader.engine.revise_members("add", lambda members: members.adding(Member("n4", "", address("n4"), "joining")))
+    group.run(1)
+    assert isinstance(leader.outcome("change", "add"), Applied)
+    group.run(3)
+    assert leader.members.get("n4") == Member("n4", "", address("n4"), "joining")
+    group.add("n4")
+    group.until(lambda: leader.members == voters(*FOUR))
+    leader.engine.revise_members("remove", lambda members: members.removing("n2"))
+    group.until(lambda: isinstance(leader.outcome("change", "remove"), Applied))
+    assert leader.members.voters == {"n1", "n3", "n4"}
 
 
 def test_a_change_whose_leader_is_deposed_is_unknown(leader):
