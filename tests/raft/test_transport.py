@@ -202,7 +202,7 @@ def test_a_member_that_may_be_at_several_places_is_looked_for_at_each(meet, plac
 
 
 def test_that_nobody_is_at_another_place_does_not_hide_why_a_peer_refuses(meet, places, wait):
-    n1, n2, n3 = meet("n1", "n2", "n3")
+    n1, n2, _ = meet("n1", "n2", "n3")
     n1.set_members({"n1": places["n1"], "n2": (places["n2"], "127.0.0.1:1"), "n3": places["n3"]})
     n2.set_members({"n2": places["n2"], "n3": places["n3"]})
     wait(lambda: "no other member" in str(n1.problem("n2")))
