@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from raft import certificates
 from raft.tls import Tls
+from tests.harness.places import give
 
 YEAR = timedelta(days=365)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -18,6 +19,7 @@ class Certificates:
     def __init__(self, directory, cluster="c", *, with_key=False):
         """`with_key`: the authority's key lies beside its certificate, so that nodes may issue."""
         directory.mkdir(parents=True, exist_ok=True)
+        give(directory)
         self.directory = directory
         self.cluster = cluster
         self.authority = self.new_authority()
@@ -39,6 +41,7 @@ class Certificates:
 
     def store_key(self, authority):
         write(self.directory / "ca.key", certificates.key_to_pem(authority.key))
+        return self.directory / "ca.key"
 
     def member(self, name, *, authority=None, issued=None, valid_for=YEAR, file=None, hosts=LOOPBACK):
         """Issue a certificate, with a new key; `file` is the name of another member, whose place it takes."""
@@ -57,6 +60,14 @@ class Certificates:
         write(tls.key, certificates.key_to_pem(key))
         return tls
 
+    def deliver(self, name, host, directory):
+        """As on a host of its own: ca.crt, node.crt and node.key; the section `tls` that names them."""
+        directory.mkdir(exist_ok=True)
+        give(directory)
+        there = Tls(directory / "ca.crt", directory / "node.crt", directory / "node.key")
+        copy(self.member(name, hosts=(host, *HOSTS)), there)
+        return {"ca": str(there.ca), "cert": str(there.cert), "key": str(there.key)}
+
     def aged_member(self, name, lived, **more):
         """Whose certificate has this share of its life behind it."""
         life = timedelta(days=90)
@@ -67,9 +78,15 @@ class Certificates:
         return Tls(self.directory / "ca.crt", self.directory / f"{name}.crt", self.directory / f"{name}.key")
 
 
+def copy(tls, there):
+    for source, target in ((tls.ca, there.ca), (tls.key, there.key), (tls.cert, there.cert)):
+        write(target, source.read_bytes())
+
+
 def write(path, data):
-    """Whole or not at all, and for its owner only."""
+    """Whole or not at all, and for the nodes' user only."""
     new = path.with_name(f"{path.name}.new")
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
+    give(new)
     new.rename(path)

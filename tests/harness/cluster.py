@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from appliance.postgres.conninfo import PATIENCE, keywords
+from tests.harness.certificates import Certificates
 from tests.harness.network import Network
 from tests.harness.node import APPLICATION, Document, Node, Place
 from tests.harness.places import free_ports, fresh_directory
 from tests.harness.sweeper import Sweeper
 
 T = TypeVar("T")
+NAME = "tested"
 TTL_S = 6.0
 FAILOVER_LIMIT_S = TTL_S + 3
 """A raft leader that is lost as well is replaced at the second try at worst, and its successor waits a full ttl."""
@@ -44,8 +45,9 @@ class Cluster:
             network.build()
         places = network.places if network is not None else _loopback(size)
         members = {f"n{i}": f"{place.host}:{place.raft_port}" for i, place in enumerate(places, 1)}
+        self.certificates = Certificates(self.directory / "tls", NAME)
         self.nodes = {
-            name: Node(self.directory / name, place, _node_file(self.directory, name, members, place, config or {}))
+            name: Node(self.directory / name, place, self._node_file(name, members, place, config or {}))
             for name, place in zip(members, places, strict=True)
         }
         for name, role in (roles or {}).items():
@@ -69,6 +71,27 @@ class Cluster:
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
+
+    def _node_file(
+        self, name: str, members: Mapping[str, str], place: Place, more: Mapping[str, object]
+    ) -> dict[str, Any]:
+        directory = self.directory / name
+        return {
+            "name": name,
+            "cluster": NAME,
+            "members": dict(members),
+            "state_dir": str(directory),
+            "raft": {"listen": f"{place.host}:{place.raft_port}"},
+            "http": {"listen": f"{place.host}:{place.http_port}"},
+            "postgresql": {"listen": f"{place.host}:{place.postgres_port}"},
+            "bootstrap": {
+                "config": {"ttl": f"{TTL_S:g}s"},
+                "application": {"user": APPLICATION, "database": APPLICATION},
+            },
+            "tls": self.certificates.deliver(name, place.host, self.certificates.directory / name),
+            "log": {"format": "json"},
+            **more,
+        }
 
     # Its life
 
@@ -178,26 +201,6 @@ def view_of(node: Node) -> Document:
 def _loopback(size: int) -> list[Place]:
     ports = free_ports(3 * size)
     return [Place("127.0.0.1", *ports[3 * i : 3 * i + 3]) for i in range(size)]
-
-
-def _node_file(
-    base: Path, name: str, members: Mapping[str, str], place: Place, more: Mapping[str, object]
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "cluster": "tested",
-        "members": dict(members),
-        "state_dir": str(base / name),
-        "raft": {"listen": f"{place.host}:{place.raft_port}"},
-        "http": {"listen": f"{place.host}:{place.http_port}"},
-        "postgresql": {"listen": f"{place.host}:{place.postgres_port}"},
-        "bootstrap": {
-            "config": {"ttl": f"{TTL_S:g}s"},
-            "application": {"user": APPLICATION, "database": APPLICATION},
-        },
-        "log": {"format": "json"},
-        **more,
-    }
 
 
 def _status(node: Node) -> str:

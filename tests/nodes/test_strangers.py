@@ -12,6 +12,7 @@ import pytest
 
 from appliance.node.privileges import run_user
 from appliance.postgres.binaries import find
+from tests.harness.certificates import Certificates
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Ledger
 from tests.harness.node import Node
@@ -54,18 +55,45 @@ def test_a_data_directory_of_another_major_version_is_left_alone(cluster):
     cluster.wait_whole()
 
 
-def test_a_node_of_another_cluster_is_refused_by_name(cluster):
+def test_a_node_of_another_cluster_is_refused(cluster):
     node = cluster.standbys()[0]
     node.lose_host()
-    stranger = _like(cluster, node, "stranger", cluster="another")
+    place = cluster.directory / "another"
+    tls = Certificates(place, "another").deliver(node.name, node.place.host, place / node.name)
+    stranger = _like(cluster, node, "stranger", cluster="another", tls=tls)
     stranger.start()
+    why = "none of the trusted authorities has signed it"
     for other in cluster:
         if other is not node:
-            cluster.wait_until(lambda other=other: "another" in _refusals(other), 15, f"{other.name} says why")
+            cluster.wait_until(lambda other=other: why in _refusals(other), 15, f"{other.name} says why")
     assert not stranger.view()["quorum"]
     stranger.lose_host()
     node.start()
     cluster.wait_whole()
+
+
+def test_a_node_in_the_clear_is_refused_where_the_others_speak_tls(cluster):
+    node = cluster.standbys()[0]
+    node.lose_host()
+    stranger = _like(cluster, node, "in-the-clear", tls=None)
+    stranger.start()
+    for other in cluster:
+        if other is not node:
+            cluster.wait_until(lambda other=other: "is TLS off there?" in _away(other, node), 15, "the others say why")
+    cluster.wait_until(lambda: stranger.logged("raft.unencrypted"), 15, "it says that it is in the clear")
+    assert not stranger.view()["quorum"]
+    stranger.lose_host()
+    node.start()
+    cluster.wait_whole()
+
+
+def test_a_certificate_of_another_node_is_a_start_that_fails(cluster):
+    node = cluster.standbys()[0]
+    twin = _like(cluster, node, "mistaken", tls=cluster["n1"].config["tls"], name="n9")
+    twin.config["members"] = {**twin.config["members"], "n9": "127.0.0.1:1"}
+    twin.start()
+    assert twin.wait(15) == 1
+    assert "node.crt is for 'n1' of cluster 'tested', this is 'n9' of 'tested'" in twin.log_file.read_text()
 
 
 def test_a_second_node_of_the_same_name_is_refused_and_the_first_goes_on(cluster):
@@ -216,6 +244,10 @@ def _like(tested, node, directory, **other):
 
 def _refusals(node):
     return " ".join(node.view()["raft"]["refusals"].values())
+
+
+def _away(node, peer):
+    return node.view()["raft"]["away"].get(peer.name, "")
 
 
 def _listening(port):
