@@ -15,13 +15,14 @@ def run(path: Path, *, check: bool, sample: bool) -> int:
 
         say(sys.stdout, SAMPLE.rstrip("\n"))
         return Code.DONE
-    from appliance.cli.node_file import ask_postgresql, load
+    from appliance.cli.node_file import ask_postgresql, check_certificate, load
 
     path = SYSTEM_CONFIG if path == Path() else path
     config = load(path)
     for line in config.advice():
         say(sys.stderr, f"appliance: {path}: {line}")
     if check:
+        check_certificate(path, config)
         ask_postgresql(path, config)
         say(sys.stdout, f"{path}: node {config.name} of cluster {config.cluster}, {len(config.members)} members: fine")
         return Code.DONE

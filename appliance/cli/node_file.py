@@ -20,6 +20,15 @@ def load(path: Path) -> NodeConfig:
         raise CommandError(Code.USAGE, shown, [f"{path}: {line}" for line in others]) from None
 
 
+def check_certificate(path: Path, config: NodeConfig) -> None:
+    """Raises CommandError for files that the node would not start with."""
+    if config.tls is not None:
+        from appliance.node.certificates import objection
+
+        if found := objection(config.tls, config.cluster, config.name):
+            raise CommandError(Code.USAGE, f"{path}: tls: {found}")
+
+
 def ask_postgresql(path: Path, config: NodeConfig) -> None:
     """Raises CommandError for values that it would not take; where there is none, that is only said."""
     if config.role is NodeRole.WITNESS:

@@ -15,8 +15,9 @@ from cryptography.x509 import Certificate
 
 from appliance.node.config import TlsSection
 from appliance.postgres.files import sync_directory
-from raft import certificates
-from raft.certificates import Authority, CertificateError, PrivateKey
+from raft import Tls, certificates
+from raft.certificates import Authority, CertificateError, PrivateKey, Subject
+from raft.tls import Contexts, TlsError
 
 CertificateProblem = CertificateError
 """A file holds no certificate or key of ours, or none may be issued; the message says why."""
@@ -99,6 +100,15 @@ def _state(certificate: Certificate, at: datetime) -> str:
     if at < certificate.not_valid_before_utc:
         return "early"
     return "due" if at >= certificates.renew_at(certificate) else "valid"
+
+
+def objection(tls: TlsSection, cluster: str, member: str) -> str:
+    """Why a node would not start with these files; empty when it would."""
+    try:
+        Contexts(Tls(tls.ca, tls.cert, tls.key), Subject(cluster, member))
+    except TlsError as error:
+        return str(error)
+    return ""
 
 
 # -- issuing ---------------------------------------------------------------------------------------------

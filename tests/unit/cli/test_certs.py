@@ -280,3 +280,19 @@ def test_what_is_no_certificate_is_said_with_its_file(tmp_path, appliance):
 
     assert ran.code == 1
     assert f"{tmp_path / 'x.crt'}: no certificate in PEM" in ran.err
+
+
+def test_a_nodes_check_looks_at_its_certificate(place, appliance):
+    issue(appliance, place, "n1")
+    issue(appliance, place, "n2")
+    fine = appliance("node", "--check", "--config", node_file(place))
+    assert (fine.code, fine.out.endswith("3 members: fine\n")) == (0, True), fine.err
+
+    swapped = appliance("node", "--check", "--config", node_file(place, cert=place / "n2.crt", key=place / "n2.key"))
+    assert swapped.code == 2
+    assert "tls: the certificate in" in swapped.err
+    assert "is for 'n2' of cluster 'shop', this is 'n1' of 'shop'" in swapped.err
+
+    missing = appliance("node", "--check", "--config", node_file(place, key=place / "n9.key"))
+    assert missing.code == 2
+    assert f"tls: cannot read {place / 'n9.key'}" in missing.err
