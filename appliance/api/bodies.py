@@ -56,6 +56,15 @@ class Invited:
     expires_at: str
 
 
+class TransferBody(_Body):
+    to: Annotated[_Name, Field(description="the new raft leader; empty: the voter that has most of the log")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class DryRun:
     """It would go ahead: nothing was changed."""

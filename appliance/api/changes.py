@@ -11,7 +11,17 @@ from fastapi import APIRouter, Depends
 from fastapi.security import HTTPBearer
 from starlette.responses import JSONResponse
 
-from appliance.api.bodies import BootstrapBody, Bootstrapping, DryRun, FailoverBody, InviteBody, Invited, SwitchoverBody
+from appliance.api.bodies import (
+    BootstrapBody,
+    Bootstrapping,
+    DryRun,
+    FailoverBody,
+    InviteBody,
+    Invited,
+    SwitchoverBody,
+    TransferBody,
+    Transferred,
+)
 from appliance.api.desk import SEEN_LIMIT_S, Desk, find
 from appliance.api.problem import Problem, ProblemError, problem
 from appliance.api.published import InviteRequest, OperatorAnswer, OperatorRequest
@@ -41,6 +51,11 @@ _BOOTSTRAPPED: dict[int | str, dict[str, Any]] = {
 _INVITED: dict[int | str, dict[str, Any]] = {
     200: {"model": DryRun, "description": "a dry run"},
     201: {"model": Invited, "description": "the token, which is told this once"},
+    **_REFUSALS,
+}
+
+_TRANSFERRED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Transferred | DryRun, "description": "another one leads; or the checks of a dry run, all passed"},
     **_REFUSALS,
 }
 
@@ -92,6 +107,16 @@ async def invite(wish: Wished, body: InviteBody) -> JSONResponse:
     expires_at = datetime.now(UTC) + timedelta(seconds=valid_for_s)
     said = await _accepted(wish.desk, request)
     return answer(Invited(body.name, body.role, said.message, expires_at.isoformat(timespec="seconds")), 201)
+
+
+@router.post("/raft/leader", response_model=None, responses=_TRANSFERRED)
+async def transfer_leader(wish: Wished, body: TransferBody = TransferBody()) -> JSONResponse:
+    """Hand the leadership of the consensus to another voter. The primary stays where it is."""
+    request = OperatorRequest(
+        kind="raft_transfer", id=wish.id, requester=wish.requester, target=body.to, dry_run=wish.dry_run
+    )
+    said = await _accepted(wish.desk, request)
+    return answer(DryRun(said.message, said.checks) if wish.dry_run else Transferred(said.message))
 
 
 def _asked(kind: Literal["switchover", "failover"], wish: Wish, body: SwitchoverBody | FailoverBody) -> OperatorRequest:

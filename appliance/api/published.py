@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from appliance.api.raft_view import RaftView
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, NodeRole
 from appliance.ha.checks import Check
@@ -82,7 +83,7 @@ class Published:
 class OperatorRequest:
     """What an operator asked for, as it travels to the raft leader."""
 
-    kind: Literal["bootstrap", "switchover", "failover"]
+    kind: Literal["bootstrap", "switchover", "failover", "raft_transfer"]
     id: str
     """operation id and idempotency key"""
     requester: str
@@ -124,6 +125,10 @@ class Gateway(Protocol):
 
     def submit(self, request: OperatorRequest | InviteRequest, limit_s: float) -> Future[OperatorAnswer]:
         """Forward to the raft leader; the future always completes within about `limit_s`."""
+        ...
+
+    def raft(self) -> RaftView:
+        """This node's replica as it is now. Waits for nothing."""
         ...
 
     def now_s(self) -> float:

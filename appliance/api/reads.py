@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse
 from appliance.api.bodies import History, Members, Operations
 from appliance.api.desk import SEEN_LIMIT_S
 from appliance.api.problem import Problem, ProblemError, problem
+from appliance.api.raft_view import RaftView
 from appliance.api.routes import AtDesk, WaitS, answer, local
 from appliance.api.view import ClusterView, MemberView, cluster_view, members_view
 from appliance.cluster.state import Operation
@@ -47,6 +48,12 @@ async def one_operation(operation: str, desk: AtDesk, wait_s: WaitS) -> JSONResp
         hint = "this node keeps the last 50; an operation that was just accepted elsewhere appears within a second"
         raise ProblemError(problem(404, "operation.unknown", f"no operation {operation!r}", hint=hint))
     return answer(await desk.follow(operation, wait_s))
+
+
+@router.get("/raft", response_model=RaftView)
+async def raft(desk: AtDesk) -> JSONResponse:
+    """This node's consensus replica, and what it knows of the others."""
+    return answer(desk.gateway.raft())
 
 
 @router.get("/history", response_model=History)

@@ -54,7 +54,7 @@ def carry_out(change: Change, manner: Manner) -> int:
         expect_terminal(change.what)
     client = connect()
     if manner.dry_run or not manner.yes:
-        _show_plan(client, change, manner)
+        announce(client, change, manner)
     if manner.dry_run:
         return Code.DONE
     if not manner.yes:
@@ -69,7 +69,8 @@ def carry_out(change: Change, manner: Manner) -> int:
     return _conclude(follow(client, operation, manner.timeout_s), manner.output)
 
 
-def _show_plan(client: Client, change: Change, manner: Manner) -> None:
+def announce(client: Client, change: Change, manner: Manner) -> None:
+    """Show what a dry run says. Raises CommandError 4 when a check stands in the way."""
     answer = client.change(change.path, change.body, operation=secrets.token_hex(8), dry_run=True)
     if manner.dry_run:
         _emit_checks(change.what, answer, manner.output)

@@ -272,6 +272,30 @@ def certs_rotate_ca_finish(directory: AuthorityDirectory) -> int:
     return certs.finish_rotation(directory)
 
 
+@raft_app.command("status")
+def raft_status(output: Output = Format.TABLE) -> int:
+    """The replica of a node that runs: who leads, who has how much of the log, what the disk takes."""
+    from appliance.cli import raft
+
+    return raft.status(output)
+
+
+@raft_app.command("transfer-leader")
+def raft_transfer_leader(
+    to: Annotated[
+        str | None, typer.Option(metavar="MEMBER", help="Default: the voter that has most of the log.")
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    output: Output = Format.TABLE,
+) -> int:
+    """Hand the raft leadership to another voter. The primary stays where it is: for that there is `switchover`."""
+    from appliance.cli import raft
+    from appliance.cli.change import Manner
+
+    return raft.transfer_leader(named("--to", to), Manner(yes, dry_run, wait=True, timeout_s=0.0, output=output))
+
+
 @raft_app.command("show")
 def raft_show(
     directory: Annotated[

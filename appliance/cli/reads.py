@@ -15,7 +15,7 @@ _OPERATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 def history(output: Format, limit: int) -> int:
     """Newest first, as people ask for it."""
-    document = _read("/api/v1/history")
+    document = read("/api/v1/history")
     entries = list(reversed(document["history"]))[:limit]
     rows = [
         [e["at"], str(e["epoch"]), str(e["timeline"]), e["change"], e["previous"] or "-", e["primary"], e["reason"]]
@@ -26,7 +26,7 @@ def history(output: Format, limit: int) -> int:
 
 
 def operations(output: Format) -> int:
-    listed = list(reversed(_read("/api/v1/operations")["operations"]))
+    listed = list(reversed(read("/api/v1/operations")["operations"]))
     emit(listed, operation_table(listed), output)
     return Code.DONE
 
@@ -35,7 +35,7 @@ def operation(name: str, output: Format) -> int:
     if not _OPERATION_ID.fullmatch(name):
         shown = repr(name if len(name) <= 60 else f"{name[:57]}...")
         raise CommandError(Code.USAGE, f"{shown} is no operation's id; `appliance operations list` shows them")
-    found = _read(f"/api/v1/operations/{name}")
+    found = read(f"/api/v1/operations/{name}")
     header = f"{found['kind']} {found['id']}: {found['phase']}  {found['message']}".rstrip()
     marks = [f"  {mark['at']}  {mark['phase']}  {mark['detail']}".rstrip() for mark in found["marks"]]
     emit(found, operation_table([found]), output, text=[header, *marks])
@@ -54,7 +54,7 @@ def version(output: Format) -> int:
     return Code.DONE
 
 
-def _read(path: str) -> Document:
+def read(path: str) -> Document:
     answer = connect().get(path)
     if not answer.ok:
         raise CommandError(_read_code(answer), answer.text("detail") or f"HTTP {answer.status}")

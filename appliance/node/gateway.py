@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from appliance.api.published import InviteRequest, OperatorAnswer, OperatorRequest, Published
+from appliance.api.raft_view import RaftView
 from appliance.cluster.state import ClusterState, NodeRole
 from appliance.node.clock import boottime_s
 from appliance.node.config import NodeConfig
@@ -24,6 +25,7 @@ from appliance.node.messages import (
     encode,
 )
 from appliance.node.operator import Desk
+from appliance.node.raft_status import raft_view
 from appliance.node.registrar import Registrar
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.credentials import Credentials
@@ -89,6 +91,9 @@ class NodeGateway:
         """The API is started after the first look, so there is always one."""
         assert self._published is not None
         return self._published
+
+    def raft(self) -> RaftView:
+        return raft_view(self._replica.status())
 
     def now_s(self) -> float:
         return boottime_s()

@@ -13,7 +13,9 @@ from appliance.ha.seen import DirectoryKind, ReportSeen
 from appliance.node.clock import wall_time
 from appliance.node.coordinator import BARRIER_LIMIT_S, PROPOSE_LIMIT_S
 from appliance.node.messages import Operate
-from raft import Applied, Refused, Replica
+from raft import Applied, Refused, Replica, ReplicaStatus
+
+TRANSFER_LIMIT_S = 3.0
 
 Reports = Callable[[], Mapping[str, ReportSeen]]
 
@@ -44,6 +46,8 @@ class Desk:
             return OperatorAnswer("refused", request.id, failed.code, what, checks=checks)
         if request.dry_run:
             return OperatorAnswer("accepted", "", message="all checks pass; nothing was changed", checks=checks)
+        if request.kind == "raft_transfer":
+            return self._transfer(request, checks)
         return self._propose(_command(state, message), request, checks)
 
     def _checks(self, state: ClusterState, message: Operate) -> tuple[Check, ...]:
@@ -57,6 +61,22 @@ class Desk:
             case "failover":
                 loss = request.allow_data_loss
                 return failover_checks(state, reports, policy, request.target, allow_data_loss=loss)
+            case "raft_transfer":
+                return transfer_checks(self._replica.status(), request.target)
+
+    def _transfer(self, request: OperatorRequest, checks: tuple[Check, ...]) -> OperatorAnswer:
+        """Hand the raft leadership over: no operation of the cluster, so nothing of it enters the replicated state."""
+        status = self._replica.status()
+        to = request.target or _fullest(status, checks)
+        outcome = self._replica.transfer(to, TRANSFER_LIMIT_S).result()
+        match outcome:
+            case Applied():
+                message = f"{status.name} has handed the raft leadership over to {to}"
+                return OperatorAnswer("accepted", request.id, message=message)
+            case Refused(reason=reason):
+                return OperatorAnswer("refused", request.id, "raft.not_transferred", reason, checks=checks)
+            case _:
+                return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
 
     def _propose(self, command: Command, request: OperatorRequest, checks: tuple[Check, ...]) -> OperatorAnswer:
         outcome = self._replica.propose(encode_command(command), f"op-{request.id}", PROPOSE_LIMIT_S).result()
@@ -70,6 +90,32 @@ class Desk:
                 return OperatorAnswer("refused", request.id, code, text, checks=checks)
             case _:
                 return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
+
+
+def transfer_checks(status: ReplicaStatus, target: str) -> tuple[Check, ...]:
+    """For each candidate: it votes, does not lead yet, and is connected with the leader."""
+    peers = {peer.name: peer for peer in status.peers}
+    checks = []
+    for name in [target] if target else sorted(status.members.voters - {status.name}):
+        votes = name in status.members.voters
+        words = "votes" if votes else f"is no voter; voters: {', '.join(sorted(status.members.voters))}"
+        checks.append(Check("raft.voter", name, votes, words))
+        other = name != status.name
+        checks.append(Check("raft.not_leader", name, other, "does not lead" if other else "leads already"))
+        peer = peers.get(name)
+        if votes and other:
+            connected = peer is not None and peer.connected
+            problem = (peer.problem if peer is not None else None) or "there is no connection to it"
+            checks.append(Check("raft.connected", name, connected, "is connected" if connected else problem))
+    return tuple(checks) or (Check("raft.voter", status.name, False, "there is no other voter"),)
+
+
+def _fullest(status: ReplicaStatus, checks: tuple[Check, ...]) -> str:
+    """Of those that pass, the one that is known to have most of the log; of equals the first by name."""
+    refused = {check.candidate for check in checks if not check.ok}
+    known = {peer.name: peer.match_index or 0 for peer in status.peers}
+    passing = {check.candidate for check in checks} - refused
+    return max(sorted(passing), key=lambda name: known.get(name, 0))
 
 
 def bootstrap_checks(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from http.client import HTTPConnection
 
 from appliance.api.published import OperatorAnswer, Published, RaftSeen
+from appliance.api.raft_view import Fsyncs, RaftCertificate, RaftMember, RaftView
 from appliance.cluster.config import Policy
 from appliance.cluster.state import (
     Change,
@@ -128,6 +129,49 @@ def witness():
     return seen(value, me=me, directory=gone, postmaster=None, instance=None)
 
 
+def raft_view(**changes):
+    """The replica of pg1, which leads; pg3 is away and was refused twice."""
+    roles = {"pg1": "voter", "pg2": "voter", "pg3": "joining"}
+    lags = {"pg1": 0, "pg2": 1, "pg3": 38}
+    members = tuple(
+        RaftMember(
+            name=name,
+            role=role,
+            replica_id=f"id-{name}",
+            address=f"{name}:7400",
+            leads=name == "pg1",
+            connected=None if name == "pg1" else name == "pg2",
+            match_index=42 - lags[name],
+            lag=lags[name],
+            problem="peer pg3 at pg3:7400: connection refused" if name == "pg3" else None,
+        )
+        for name, role in roles.items()
+    )
+    base = RaftView(
+        node="pg1",
+        cluster="shop",
+        cluster_id="cafe",
+        incarnation=1,
+        replica_id="id-pg1",
+        role="leader",
+        votes=True,
+        term=7,
+        leader="pg1",
+        commit_index=41,
+        applied_index=41,
+        first_index=2,
+        last_index=42,
+        log_bytes=8192,
+        fsyncs=Fsyncs(120, 0.0021, 0.0304),
+        tick_late_s=0.0004,
+        failure=None,
+        members=members,
+        refusals={"cluster": 2, "junk": 0},
+        certificate=RaftCertificate("2027-02-21T06:00:00+00:00", None),
+    )
+    return replace(base, **changes)
+
+
 def ask(server, method, path):
     """A request whose path goes out as it is; other clients tidy it."""
     connection = HTTPConnection(*server.addresses[0], timeout=10)
@@ -146,6 +190,7 @@ class Node:
 
     def reset(self):
         self.value = published()
+        self.replica = raft_view()
         self.clock_s = TAKEN_S
         self.requests = []
         self.answer = None
@@ -157,6 +202,9 @@ class Node:
     def published(self):
         return self.value
 
+    def raft(self):
+        return self.replica
+
     def now_s(self):
         return self.clock_s
 
@@ -167,7 +215,7 @@ class Node:
         if self.answer is not None:
             answered.set_result(replace(self.answer, id=self.answer.id or request.id))
         else:
-            if request.kind != "bootstrap" and not request.dry_run:
+            if request.kind in {"switchover", "failover"} and not request.dry_run:
                 self._start(request)
             answered.set_result(OperatorAnswer("accepted", request.id, message="as you say"))
         return answered

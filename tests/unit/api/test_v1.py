@@ -56,6 +56,20 @@ def test_reads_are_open_and_say_how_old_they_are(http):
     assert [h["change"] for h in http.get("/api/v1/history").json()["history"]] == ["bootstrap", "failover"]
 
 
+def test_the_replica_is_shown_and_its_leadership_handed_over_by_those_who_may(http, trusted, node):
+    shown = http.get("/api/v1/raft").json()
+    assert (shown["role"], shown["term"], shown["incarnation"]) == ("leader", 7, 1)
+    assert [(member["name"], member["lag"]) for member in shown["members"]] == [("pg1", 0), ("pg2", 1), ("pg3", 38)]
+    is_problem(http.post("/api/v1/raft/leader", json={"to": "pg2"}), 401, "access.denied")
+    is_problem(trusted.post("/api/v1/raft/leader", json={"two": "pg2"}), 422, "request.invalid")
+    assert node.requests == []
+    answer = trusted.post("/api/v1/raft/leader", json={"to": "pg2"})
+    assert (answer.status_code, answer.json()) == (200, {"message": "as you say"})
+    assert (node.requests[0].kind, node.requests[0].target) == ("raft_transfer", "pg2")
+    node.answer = OperatorAnswer("refused", code="raft.voter", message="pg9: is no voter")
+    is_problem(trusted.post("/api/v1/raft/leader", json={"to": "pg9"}), 409, "raft.voter")
+
+
 def test_an_index_of_unknown_age_says_so(http, node):
     node.value = replace(seen(published(), contact_s=None), last_renewal_s=None)
     assert http.get("/api/v1/cluster").headers["x-applied-age"] == "unknown"
@@ -353,7 +367,7 @@ def test_a_bug_is_a_problem_and_not_the_end(trusted, node, caplog):
 def test_the_schema_is_complete(http):
     schema = http.get("/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
-    posts = ["/api/v1/bootstrap", "/api/v1/failovers", "/api/v1/members", "/api/v1/switchovers"]
+    posts = [f"/api/v1/{what}" for what in ("bootstrap", "failovers", "members", "raft/leader", "switchovers")]
     assert [path for path, methods in sorted(schema["paths"].items()) if "post" in methods] == posts
     for path in posts:
         refused = schema["paths"][path]["post"]["responses"]["409"]["content"]
