@@ -1,0 +1,119 @@
+"""Two of three hosts are lost for good, disks and all: the third goes on alone, and new ones join it."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.harness.cluster import Cluster
+from tests.harness.ledger import Ledger, expect_same_everywhere
+from tests.harness.shared import Shared
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """Instead of the cluster that all other tests share: this one is broken on purpose."""
+    shared = Shared(Cluster)
+    yield shared
+    shared.end()
+
+
+def test_the_cluster_goes_on_from_the_one_that_is_left_and_new_hosts_join_it(cluster, tmp_path):
+    left, *others = cluster.standbys()
+    gone = [cluster.primary(), *others]
+    with Ledger(cluster) as ledger:
+        ledger.wait_for_writes(20)
+    rows = left.sql("SELECT count(*) FROM ledger")
+    refused = left.command("raft", "recover", *dead(gone), "--yes")
+    assert refused.returncode == 4
+    assert "is in use by another process: stop it" in refused.stderr
+
+    for node in cluster:
+        node.lose_host()
+    old = tmp_path / "old"
+    shutil.copytree(gone[0].directory / "raft", old)
+    refused = left.command("raft", "recover", "--dead", gone[0].name, "--yes")
+    assert (refused.returncode, "member.accounted" in refused.stderr) == (4, True)
+    for node in gone:
+        lose_disk(node)
+    recovered = left.command("raft", "recover", *dead(gone), "--yes", "-o", "json")
+    assert recovered.returncode == 0, recovered.stderr
+    assert json.loads(recovered.stdout)["incarnation"] == 1
+
+    left.start()
+    cluster.wait_until(left.writable, 30, "it is primary again")
+    assert left.sql("SELECT count(*) FROM ledger") >= rows
+    for node in gone:
+        node.start()
+    primary = cluster.wait_whole(60)
+    assert primary is left
+    cluster.wait_until(lambda: voters(left) == set(cluster.nodes), 10, "all vote again")
+    assert [job for node in gone for job in node.jobs()] == [("clone", "done")] * 2
+    with Ledger(cluster) as ledger:
+        ledger.wait_for_writes(5)
+        ledger.audit(left).expect_no_loss()
+    expect_same_everywhere(cluster)
+    _the_old_journal_is_refused(cluster, left, gone[0], old)
+
+
+def _the_old_journal_is_refused(cluster, left, returning, old):
+    returning.lose_host()
+    raft = returning.directory / "raft"
+    owner = raft.stat()
+    shutil.rmtree(raft)
+    shutil.copytree(old, raft)
+    for path in (raft, *raft.iterdir()):
+        shutil.chown(path, owner.st_uid, owner.st_gid)
+    returning.mark_log()
+    returning.start()
+    words = "belongs to incarnation 0, which was replaced by 1 with `raft recover`"
+    cluster.wait_until(
+        lambda: any(words in entry["reason"] for entry in returning.logged("peer.refused")),
+        20,
+        "it is refused in words",
+    )
+    assert returning.writable() is not True
+    assert voters(left) == set(cluster.nodes)
+    assert next(m for m in raft_of(left)["members"] if m["name"] == returning.name)["connected"] is False
+
+    returning.lose_host()
+    lose_disk(returning)
+    returning.start()
+    cluster.wait_whole(60)
+
+
+def test_the_raft_leadership_moves_and_the_primary_stays(cluster):
+    primary = cluster.primary()
+    before = raft_of(primary)["leader"]
+    answer = primary.command("raft", "transfer-leader", "--yes")
+    assert answer.returncode == 0, answer.stderr
+    cluster.wait_until(lambda: raft_of(primary)["leader"] not in {None, before}, 5, "another one leads")
+    target = before
+    answer = primary.command("raft", "transfer-leader", "--to", target, "--yes")
+    assert answer.returncode == 0, answer.stderr
+    cluster.wait_until(lambda: raft_of(primary)["leader"] == target, 5, "the named one leads")
+    shown = primary.command("raft", "status")
+    assert shown.returncode == 0
+    assert "voter, leads" in shown.stdout
+    again = primary.command("raft", "transfer-leader", "--to", target, "--yes")
+    assert (again.returncode, "leads already" in again.stderr) == (4, True)
+    assert cluster.primary() is primary
+
+
+def dead(nodes):
+    return [word for node in nodes for word in ("--dead", node.name)]
+
+
+def raft_of(node):
+    return json.loads(node.command("raft", "status", "-o", "json").stdout)
+
+
+def voters(node):
+    return {member["name"] for member in raft_of(node)["members"] if member["role"] == "voter"}
+
+
+def lose_disk(node):
+    """Of its directory only the file that the installation puts there, and its log, come back."""
+    for path in node.directory.iterdir():
+        if path not in {node.config_file, node.log_file}:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
