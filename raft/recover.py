@@ -87,21 +87,23 @@ def going_on(copy: Copy, address: str) -> Members:
     return Members.of([*others, Member(copy.name, copy.replica_id, address, "voter")])
 
 
-def begin_anew(directory: Path, copy: Copy, address: str) -> Path:
-    """Let the group of this copy go on from it alone, in the next incarnation. Answers where the old journal is kept.
+def begin_anew(directory: Path, copy: Copy, address: str, now_s: float) -> Path:
+    """Let the group of this copy go on from it alone, in a new incarnation. Answers where the old journal is kept.
+
+    `now_s` is the wall clock, in seconds since 1970.
 
     DirectoryInUse or ReplicaError when that cannot be; the journal is then as it was.
     """
     disk = OsDisk(directory)
     try:
-        return directory / begin_anew_on(disk, copy, address)
+        return directory / begin_anew_on(disk, copy, address, now_s)
     except OSError as error:
         raise ReplicaError(f"cannot write in {directory}: {error}") from error
     finally:
         disk.close()
 
 
-def begin_anew_on(disk: Disk, copy: Copy, address: str) -> str:
+def begin_anew_on(disk: Disk, copy: Copy, address: str, now_s: float) -> str:
     """The same on a disk that is held. Answers the name of the file that the old journal is kept in.
 
     All entries stay, and are committed once the replica runs. A crash leaves the journal as before or as after, and
@@ -109,7 +111,9 @@ def begin_anew_on(disk: Disk, copy: Copy, address: str) -> str:
     """
     if not copy.cluster_id:
         raise ReplicaError(f"journal {disk.path / FILE_NAME} never belonged to a group: there is nothing to go on from")
-    incarnation = copy.incarnation + 1
+    # Not just the next one: if another replica begins anew from the same incarnation, by mistake or in need, the two
+    # groups must be told apart.
+    incarnation = max(copy.incarnation + 1, int(now_s))
     kept = KEPT_NAME.format(incarnation)
     write_file(disk, kept, read_file(disk, FILE_NAME))
     disk.sync_directory()

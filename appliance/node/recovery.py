@@ -11,6 +11,7 @@ from pathlib import Path
 
 from appliance.cluster.state import ClusterState, Position
 from appliance.ha.checks import Check
+from appliance.node.clock import wall_s
 from appliance.node.machine import ClusterMachine
 from raft import Copy, DirectoryInUse, ReplicaError, begin_anew, furthest, read_copy
 
@@ -66,13 +67,13 @@ def _survivor(log: Copy, state: ClusterState) -> SurvivorCopy:
 
 
 def go_on_alone(directory: Path, expected: SurvivorCopy, address: str) -> Path:
-    """Begin the next incarnation from this copy; answers where the old journal is kept.
+    """Begin a new incarnation from this copy; answers where the old journal is kept.
 
     NodeRunsError, RecoveryError or OSError: nothing was changed. A crash leaves the journal as before or as after.
     """
     try:
         with _as_owner_of(directory):
-            return begin_anew(directory, expected.log, address)
+            return begin_anew(directory, expected.log, address, wall_s())
     except DirectoryInUse as error:
         raise NodeRunsError(str(error)) from error
     except ReplicaError as error:

@@ -7,6 +7,8 @@ import pytest
 from raft import Applied, DirectoryInUse, Refused, Unknown, begin_anew, read_copy
 from tests.raft.appender import Appender
 
+NOW_S = 1.0
+
 
 @pytest.fixture
 def lost(cluster, wait):
@@ -30,7 +32,7 @@ def lost(cluster, wait):
 def recover(cluster, name):
     directory = cluster.directory / name
     copy, _ = read_copy(directory, Appender())
-    return begin_anew(directory, copy, cluster.members[name])
+    return begin_anew(directory, copy, cluster.members[name], NOW_S)
 
 
 def test_one_that_is_left_cannot_go_on_by_itself(lost):

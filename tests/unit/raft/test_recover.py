@@ -3,6 +3,7 @@
 import fcntl
 import os
 import random
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from tests.simulation.raft.virtual_disk import Crash, Medium, VirtualDisk
 from tests.unit.raft.journals import BATCHES, MEMBERS, bytes_on, content, entries, opened, reopened
 
 ADDRESS = "n1:7001"
+NOW_S = 1.5
 
 
 def command(number):
@@ -96,7 +98,7 @@ def test_a_directory_in_use_is_neither_read_nor_changed(directory):
     with pytest.raises(DirectoryInUse, match="in use by another process: stop it"):
         read_copy(directory, Appender())
     with pytest.raises(DirectoryInUse):
-        begin_anew(directory, copy, ADDRESS)
+        begin_anew(directory, copy, ADDRESS, NOW_S)
     assert everything_in(directory) == before
     disk.close()
     read_copy(directory, Appender())
@@ -155,29 +157,38 @@ def test_a_learner_may_be_the_one_that_is_left(directory):
 def test_the_group_goes_on_with_every_entry_and_the_old_journal_is_kept(directory):
     before, _ = read_copy(directory, Appender())
     was = (directory / "journal").read_bytes()
-    kept = begin_anew(directory, before, ADDRESS)
+    kept = begin_anew(directory, before, ADDRESS, NOW_S)
     assert (kept.name, kept.read_bytes()) == ("journal.before-incarnation-1", was)
     assert kept.stat().st_mode & 0o777 == 0o600
     after, state = read_copy(directory, Appender())
     assert (after.incarnation, after.term, after.vote, after.last_index) == (1, 5, None, 5)
     assert (after.cluster_id, after.replica_id, after.members) == ("cafe", "id-n1", going_on(before, ADDRESS))
     assert state == (b"0", b"1", b"2")
-    begin_anew(directory, after, ADDRESS)
-    assert read_copy(directory, Appender())[0].incarnation == 2
+    begin_anew(directory, after, ADDRESS, NOW_S)
+    assert read_copy(directory, Appender())[0].incarnation == 2, "also within a second, or with a clock set back"
     assert kept.read_bytes() == was
+
+
+def test_two_that_begin_anew_from_one_incarnation_are_two_groups(directory, tmp_path):
+    copy, _ = read_copy(directory, Appender())
+    shutil.copytree(directory, tmp_path / "other")
+    begin_anew(directory, copy, ADDRESS, 1_795_000_000.2)
+    begin_anew(tmp_path / "other", copy, ADDRESS, 1_795_000_060.7)
+    found = {read_copy(place, Appender())[0].incarnation for place in (directory, tmp_path / "other")}
+    assert found == {1_795_000_000, 1_795_000_060}
 
 
 def test_a_journal_that_has_changed_since_or_belongs_nowhere_stays_as_it_is(directory, tmp_path):
     copy, _ = read_copy(directory, Appender())
     with pytest.raises(ReplicaError, match="has changed since it was read"):
-        begin_anew(directory, replace(copy, last_index=3), ADDRESS)
+        begin_anew(directory, replace(copy, last_index=3), ADDRESS, NOW_S)
     assert read_copy(directory, Appender())[0] == copy
     disk = OsDisk(tmp_path / "empty")
     opened(disk).close()
     disk.close()
     empty, _ = read_copy(tmp_path / "empty", Appender())
     with pytest.raises(ReplicaError, match="there is nothing to go on from"):
-        begin_anew(tmp_path / "empty", empty, ADDRESS)
+        begin_anew(tmp_path / "empty", empty, ADDRESS, NOW_S)
 
 
 def test_a_failing_disk_is_said_in_words(directory, monkeypatch):
@@ -188,7 +199,7 @@ def test_a_failing_disk_is_said_in_words(directory, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(ReplicaError, match="No space left on device"):
-        begin_anew(directory, copy, ADDRESS)
+        begin_anew(directory, copy, ADDRESS, NOW_S)
     monkeypatch.undo()
     assert read_copy(directory, Appender())[0] == copy
 
@@ -220,11 +231,11 @@ def test_a_crash_leaves_the_journal_as_before_or_as_after_with_the_old_one_besid
         disk = VirtualDisk(medium)
         disk.crash_in(crash_at, share)
         with pytest.raises(Crash):
-            begin_anew_on(disk, copy, ADDRESS)
+            begin_anew_on(disk, copy, ADDRESS, NOW_S)
         loss(medium)
         found = reopened(medium)
         if found == before:
-            begin_anew_on(VirtualDisk(medium), copy, ADDRESS)
+            begin_anew_on(VirtualDisk(medium), copy, ADDRESS, NOW_S)
             medium.lose_power()
             assert reopened(medium)["incarnation"] == 1
         else:
@@ -236,7 +247,7 @@ def crash_points():
     """Every call of a new beginning that changes something on the disk."""
     medium, copy, before = written()
     disk = VirtualDisk(medium)
-    begin_anew_on(disk, copy, ADDRESS)
+    begin_anew_on(disk, copy, ADDRESS, NOW_S)
     assert disk.calls > 8
     medium.lose_power()
     assert reopened(medium) != before
@@ -246,7 +257,7 @@ def crash_points():
 def test_the_new_members_stand_at_the_end_of_the_log():
     medium, copy, _ = written()
     disk = VirtualDisk(medium)
-    begin_anew_on(disk, copy, ADDRESS)
+    begin_anew_on(disk, copy, ADDRESS, NOW_S)
     disk.close()
     journal = opened(VirtualDisk(medium))
     assert entries(journal)[-1][0] == members_entry(going_on(copy, ADDRESS))
