@@ -235,7 +235,8 @@ class Journal(Log):
         if (owner.cluster, owner.name) != (cluster, name):
             raise ReplicaError(
                 f"journal {self.path} belongs to replica {owner.name!r} of cluster {owner.cluster!r},"
-                f" this is {name!r} of {cluster!r}: give this replica a directory of its own"
+                f" this is {name!r} of {cluster!r}: correct the name, or give this replica"
+                " a directory of its own"
             )
 
     def _say_last_words(self, error: OSError) -> None:

@@ -26,6 +26,7 @@ from raft.api import (
     Refused,
     ReplicaConfig,
     ReplicaError,
+    ReplicaFailed,
     ReplicaStatus,
     Role,
     Settings,
@@ -327,10 +328,10 @@ class Replica(Generic[S]):
 
     def _run(self) -> None:
         try:
-            due_s = boottime_s()
+            due_s = now_s = boottime_s()
             while not self._stopping:
                 stirred = self._mailbox.wait(min(max(0.0, due_s - boottime_s()), _LONGEST_STEP_S))
-                now_s = boottime_s()
+                now_s = _later_than(now_s)
                 if stirred or now_s >= due_s:
                     wait_s = self._engine.step()
                     stepped_s = boottime_s()
@@ -387,6 +388,17 @@ class Replica(Generic[S]):
         self._requests.close()
         self._handlers.close()
         self._waiting.close(reason)
+
+
+def _later_than(before_s: float) -> float:
+    """The time now. Elections, and the leases above them, count on a clock that only goes on: R3."""
+    now_s = boottime_s()
+    if now_s < before_s:
+        raise ReplicaFailed(
+            f"the clock of this host (CLOCK_BOOTTIME) went back by {before_s - now_s:.3f} s, which no healthy kernel"
+            " does: see to the host or its hypervisor, then start this replica again"
+        )
+    return now_s
 
 
 def _late(future: Future[Outcome], begun: bool, reason: str) -> None:

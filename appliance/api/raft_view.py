@@ -58,6 +58,8 @@ class RaftView:
     fsyncs: Fsyncs
     tick_late_s: float
     """how late the last tick of the raft thread was"""
+    tick_late_longest_s: float
+    """of the last minute"""
     failure: str | None
     members: tuple[RaftMember, ...]
     refusals: Mapping[str, int]

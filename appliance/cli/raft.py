@@ -59,7 +59,7 @@ def _summary(view: Document) -> Iterator[str]:
     fsyncs = view["fsyncs"]
     yield (
         f"fsync {_ms(fsyncs['last_s'])}, longest {_ms(fsyncs['longest_s'])} of {fsyncs['count']};"
-        f" tick late {_ms(view['tick_late_s'])}"
+        f" tick late {_ms(view['tick_late_s'])}, lately at most {_ms(view['tick_late_longest_s'])}"
     )
     yield f"certificate {_certificate(view)}"
 

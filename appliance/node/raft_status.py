@@ -27,6 +27,7 @@ def raft_view(status: ReplicaStatus) -> RaftView:
         log_bytes=status.log_bytes,
         fsyncs=Fsyncs(status.fsync_count, status.fsync_last_s, status.fsync_longest_s),
         tick_late_s=status.tick_late_s,
+        tick_late_longest_s=status.tick_late_longest_s,
         failure=status.failure,
         members=tuple(_member(status, member) for member in status.members.all),
         refusals={str(reason): count for reason, count in status.refusals.items()},

@@ -65,7 +65,7 @@ class Certificates:
         directory.mkdir(exist_ok=True)
         give(directory)
         there = Tls(directory / "ca.crt", directory / "node.crt", directory / "node.key")
-        copy(self.member(name, hosts=(host, *HOSTS)), there)
+        copy(self.member(name, hosts=(host, *LOOPBACK)), there)
         return {"ca": str(there.ca), "cert": str(there.cert), "key": str(there.key)}
 
     def aged_member(self, name, lived, **more):

@@ -11,9 +11,11 @@ import msgpack
 import pysyncobj.pickle
 import pytest
 
+import raft.replica
 from raft import (
     COMMAND_LIMIT_BYTES,
     Applied,
+    Failed,
     JournalDamaged,
     LeaderChanged,
     PeerRefused,
@@ -673,3 +675,18 @@ def test_what_is_no_address_is_refused(cluster):
     outcome = cluster.running["n1"].add_member("n4", "nowhere", "joining", 5).result(0)
     assert isinstance(outcome, Refused)
     assert "is no address" in outcome.reason
+
+
+def test_r3_a_clock_that_goes_back_ends_the_replica_with_the_remedy(cluster, wait, monkeypatch):
+    """It would not notice for as long as the clock went back that anything is due: a leader without a heartbeat."""
+    cluster.start("n1")
+    real = raft.replica.boottime_s
+    monkeypatch.setattr(raft.replica, "boottime_s", lambda: real() - 3600)
+    wait(lambda: cluster.running["n1"].status().role == "failed")
+    failure = cluster.running["n1"].status().failure
+    assert "(CLOCK_BOOTTIME) went back by 3600" in failure or "(CLOCK_BOOTTIME) went back by 3599" in failure
+    assert "see to the host or its hypervisor, then start this replica again" in failure
+    assert Failed(failure) in cluster.events["n1"]
+    refused = cluster.running["n1"].propose(b"x", "x", 5).result(1)
+    assert (type(refused), refused.index) == (Refused, None)
+    assert failure in refused.reason

@@ -164,6 +164,7 @@ def raft_view(**changes):
         log_bytes=8192,
         fsyncs=Fsyncs(120, 0.0021, 0.0304),
         tick_late_s=0.0004,
+        tick_late_longest_s=0.0121,
         failure=None,
         members=members,
         refusals={"cluster": 2, "junk": 0},

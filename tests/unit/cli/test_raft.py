@@ -26,7 +26,7 @@ def test_status_shows_replica_members_and_what_is_wrong(appliance, url):
         "pg1 is leader; term 7, leader pg1",
         "group cafe, incarnation 1, replica id-pg1",
         "log 2..42 (8.0 kB), committed 41, applied 41",
-        "fsync 2.1 ms, longest 30.4 ms of 120; tick late 0.4 ms",
+        "fsync 2.1 ms, longest 30.4 ms of 120; tick late 0.4 ms, lately at most 12.1 ms",
         "certificate valid until 2027-02-21T06:00:00+00:00",
         "",
         "MEMBER  ROLE          REPLICA  ADDRESS   LINK  MATCH  LAG",

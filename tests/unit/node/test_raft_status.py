@@ -45,6 +45,9 @@ def status(*peers, **changes):
         "fsync_last_s": 0.001,
         "fsync_longest_s": 0.002,
         "tick_late_s": 0.0,
+        "tick_late_longest_s": 0.0,
+        "ticks_late": 0,
+        "fsync_total_s": 0.01,
         "peers": peers,
     }
     return ReplicaStatus(**(values | changes))

@@ -460,7 +460,7 @@ def test_a_journal_of_another_cluster_or_replica_is_refused(tmp_path):
     before = (tmp_path / FILE_NAME).read_bytes()
     with pytest.raises(ReplicaError, match=r"belongs to replica 'n1' of cluster 'c', this is 'n2' of 'c'"):
         opened(disk, "n2")
-    with pytest.raises(ReplicaError, match="this is 'n1' of 'other': give this replica a directory of its own"):
+    with pytest.raises(ReplicaError, match="this is 'n1' of 'other': correct the name, or give this replica"):
         Journal(disk, "other", "n1", draw_id=lambda: "id")
     assert (tmp_path / FILE_NAME).read_bytes() == before
     opened(disk).close()
