@@ -14,13 +14,18 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Processes:
-    """`settings` are fields of ReplicaConfig; `certificates` None: in the clear."""
+    """`settings` are fields of ReplicaConfig; `certificates` None: in the clear.
 
-    def __init__(self, directory, members, certificates, *, machine="all", **settings):
+    `enter` and `environment`: words before the command of a process, and variables for it, by name.
+    """
+
+    def __init__(self, directory, members, certificates, *, machine="all", enter=None, environment=None, **settings):
         self.directory = directory
         self.certificates = certificates
         self.members = members
         self.machine = machine
+        self.enter = enter or {}
+        self.environment = environment or {}
         self.settings = settings
         self.processes = {}
         self.mutexes = {name: threading.Lock() for name in members}
@@ -29,6 +34,7 @@ class Processes:
         for name in names or self.members:
             self.processes[name] = subprocess.Popen(
                 [
+                    *self.enter.get(name, ()),
                     sys.executable,
                     str(Path(__file__).with_name("replica_process.py")),
                     name,
@@ -41,7 +47,7 @@ class Processes:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY), **self.environment.get(name, {})},
             )
 
     def certificate(self, name):

@@ -1,10 +1,11 @@
 """A replica in a process of its own, driven by lines on stdin, each with one line of answer.
 
-`propose ID [BYTES]` (that large), `barrier`, `state`, `leader`, `transfer NAME`, `status`.
+`propose ID [BYTES]` (that large), `barrier`, `state`, `leader`, `transfer NAME`, `status`, `time`.
 """
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,8 +54,10 @@ def answer(replica, line):
         case ["transfer", to]:
             return type(replica.transfer(to, 3).result(4)).__name__
         case ["status"]:
-            status = replica.status()
-            return json.dumps({name: asdict(status)[name] for name in ("first_index", "last_index", "log_bytes")})
+            status = asdict(replica.status())
+            return json.dumps({name: status[name] for name in ("term", "leader", "first_index", "last_index")})
+        case ["time"]:
+            return str(time.time())
 
 
 def main(name, directory, members, settings, machine, *certificate):
