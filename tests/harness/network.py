@@ -17,7 +17,8 @@ CLONE_NEWNET = 0x40000000
 class Network:
     """Hosts n1 … nN and a client. Its namespaces are deleted by whoever was given `namespaces`."""
 
-    def __init__(self, size: int = 3) -> None:
+    def __init__(self, size: int = 3, name: str = "pga") -> None:
+        self._name = name
         self._addresses = {f"n{i}": f"{SUBNET}.{i}" for i in range(1, size + 1)} | {CLIENT: f"{SUBNET}.100"}
         self.namespaces = [self.namespace(host) for host in (*self._addresses, BRIDGE)]
         self.places = [
@@ -26,9 +27,8 @@ class Network:
             if host != CLIENT
         ]
 
-    @staticmethod
-    def namespace(host: str) -> str:
-        return f"pga-{os.getpid()}-{host}"
+    def namespace(self, host: str) -> str:
+        return f"{self._name}-{os.getpid()}-{host}"
 
     def build(self) -> None:
         for namespace in self.namespaces:

@@ -82,3 +82,20 @@ def test_a_stopped_leader_is_replaced_and_follows_when_it_goes_on(processes):
     finally:
         processes.processes[old].send_signal(signal.SIGCONT)
     assert processes.state(old)[: len(state)] == state
+
+
+def test_a_stopped_follower_that_goes_on_deposes_nobody(processes):
+    leader = processes.leader()
+    for name in processes.members:
+        processes.state(name)
+    term = processes.status(leader)["term"]
+    stopped = next(name for name in processes.members if name != leader)
+    processes.processes[stopped].send_signal(signal.SIGSTOP)
+    try:
+        time.sleep(2.5)  # over all timeouts
+        assert processes.ask(leader, "propose a") == "Applied"
+    finally:
+        processes.processes[stopped].send_signal(signal.SIGCONT)
+    assert processes.state(stopped) == ["a"]
+    time.sleep(1.5)
+    assert (processes.leader(), processes.status(stopped)["term"]) == (leader, term)
