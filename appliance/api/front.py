@@ -15,8 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance.api.access import requester
 from appliance.api.desk import Desk
+from appliance.api.exposition import MEDIA_TYPE
 from appliance.api.health import tidy
 from appliance.api.manual import Kind, manual
+from appliance.api.metrics import metrics
 from appliance.api.patroni import read
 from appliance.api.present import Present
 from appliance.api.problem import Problem, problem, respond
@@ -86,6 +88,9 @@ class Front:
 
     def _read(self, scope: Scope, path: str, *, with_body: bool) -> Response:
         gateway = self._desk.gateway
+        if path.split("/")[1] == "metrics":
+            text = metrics(gateway.published(), gateway.now_s()) if with_body else ""
+            return Response(text, media_type=MEDIA_TYPE)
         status, document = read(gateway.published(), path, _query(scope), gateway.now_s())
         if not with_body or document is None:
             return Response(b"", status)

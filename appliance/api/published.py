@@ -33,6 +33,21 @@ class RaftSeen:
     """why a peer is refused: another cluster name, a name used twice"""
     away: Mapping[str, str] = field(default_factory=dict)
     """why there is no connection to a peer"""
+    votes: bool = True
+    """the others count it as a voter"""
+    commit_index: int = 0
+    last_index: int = 0
+    fsync_count: int = 0
+    fsync_total_s: float = 0.0
+    fsync_longest_s: float = 0.0
+    tick_late_longest_s: float = 0.0
+    """of the last minute"""
+    ticks_late: int = 0
+    """by more than 100 ms, since the start"""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """how many connections were not let in, or not kept, by reason"""
+    certificate_expires_s: float | None = None
+    """seconds since 1970; None without TLS, or when it cannot be read"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from appliance.node.observe import Observer
 from appliance.node.report import make_report, replay_timestamp, walsenders
 from appliance.node.reporter import Confirmed, Reporter
 from appliance.postgres.directory import postmaster_pid
-from raft import Replica, View
+from raft import PeerStatus, Replica, ReplicaStatus, View
 
 BUSY_LOOK_S = 0.05
 """Between two looks while something is in progress."""
@@ -283,17 +283,7 @@ class ControlLoop:
             seen=seen,
             report=report,
             reports=reports,
-            raft=RaftSeen(
-                role=status.role,
-                leader=view.leader,
-                term=view.term,
-                index=view.index,
-                log_entries=status.last_index - status.first_index + 1,
-                log_bytes=status.log_bytes,
-                peers={p.name: p.connected for p in peers},
-                refusals={p.name: p.refusal for p in peers if p.refusal},
-                away={p.name: p.problem for p in peers if p.problem},
-            ),
+            raft=_raft_seen(view, status, peers),
             rule=decision.rule,
             doing=decision.because,
             coordinating=coordinating,
@@ -303,6 +293,31 @@ class ControlLoop:
             replay_paused=self._observer.answer is not None and self._observer.answer.replay_paused,
             last_renewal_s=None if contact_s is None else now_s - contact_s,
         )
+
+
+def _raft_seen(view: View[ClusterState], status: ReplicaStatus, peers: list[PeerStatus]) -> RaftSeen:
+    expires = None if status.certificate is None else status.certificate.expires_at
+    return RaftSeen(
+        role=status.role,
+        leader=view.leader,
+        term=view.term,
+        index=view.index,
+        log_entries=status.last_index - status.first_index + 1,
+        log_bytes=status.log_bytes,
+        peers={p.name: p.connected for p in peers},
+        refusals={p.name: p.refusal for p in peers if p.refusal},
+        away={p.name: p.problem for p in peers if p.problem},
+        votes=status.votes,
+        commit_index=status.commit_index,
+        last_index=status.last_index,
+        fsync_count=status.fsync_count,
+        fsync_total_s=status.fsync_total_s,
+        fsync_longest_s=status.fsync_longest_s,
+        tick_late_longest_s=status.tick_late_longest_s,
+        ticks_late=status.ticks_late,
+        refused=dict[str, int](status.refusals.items()),
+        certificate_expires_s=None if expires is None else expires.timestamp(),
+    )
 
 
 def _waiting_for(view: View[ClusterState], away: list[str], problem: str) -> str:

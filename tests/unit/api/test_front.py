@@ -10,7 +10,7 @@ import pytest
 
 from .building import ask, standby
 
-HEALTH_PATHS = ("/", "/primary", "/leader", "/replica", "/read-only", "/health", "/metrics", "/nonsense")
+HEALTH_PATHS = ("/", "/primary", "/leader", "/replica", "/read-only", "/health", "/nonsense")
 
 
 def exchange(server, raw):

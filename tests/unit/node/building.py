@@ -43,7 +43,11 @@ class Consensus:
         return View(self.state, self.index, self.term, self.leader, self.leads, leading, 0.0)
 
     def status(self):
-        return SimpleNamespace(role="follower", first_index=2, last_index=1, log_bytes=0, peers=())
+        figures = dict.fromkeys(("commit_index", "log_bytes", "fsync_count", "ticks_late"), 0)
+        figures |= dict.fromkeys(("fsync_total_s", "fsync_longest_s", "tick_late_longest_s"), 0.0)
+        return SimpleNamespace(
+            role="follower", first_index=2, last_index=1, peers=(), votes=True, refusals={}, certificate=None, **figures
+        )
 
     def barrier(self, limit_s):
         """What the cluster has agreed on meanwhile is known when it returns."""
