@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from appliance.api.view import MemberView
 from appliance.cluster.state import HistoryEntry, NodeRole, Operation
 from appliance.ha.checks import Check
 
 NAME_LIMIT = 200
+KEYS_LIMIT = 32
 _Name = Annotated[str, Field(max_length=NAME_LIMIT)]
 _From = Annotated[_Name, Field(alias="from", description="refuse unless this member is the primary")]
 _Text = Annotated[str, Field(max_length=1000)]
@@ -18,6 +20,15 @@ _Text = Annotated[str, Field(max_length=1000)]
 class _Body(BaseModel):
     # A misspelt key must not turn into a switchover to anybody.
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_by_thousands(cls, said: object) -> object:
+        """Each key that is refused costs time and words: a body full of them held up the whole process."""
+        if isinstance(said, dict) and len(said) > KEYS_LIMIT:
+            counts = {"count": len(said), "limit": KEYS_LIMIT}
+            raise PydanticCustomError("too_many_keys", "{count} keys, the limit is {limit}", counts)
+        return said
 
 
 class BootstrapBody(_Body):

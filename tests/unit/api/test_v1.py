@@ -11,6 +11,7 @@ from appliance.api import front
 from appliance.api.published import OperatorAnswer
 from appliance.cluster.state import FailedBootstrap, Phase
 from appliance.ha.checks import Check
+from tests.harness.load import largest_bodies
 
 from .building import ask, published, seen
 
@@ -375,3 +376,15 @@ def test_the_schema_is_complete(http):
         assert schema["paths"][path]["post"]["security"]
     assert "verdict" in schema["components"]["schemas"]["ClusterView"]["properties"]
     is_problem(http.get("/api/docs"), 404, "path.unknown")
+
+
+def test_a_body_of_thousands_of_keys_costs_one_sentence(trusted, node):
+    """Each of them refused by name was an answer ten times the size, and a tenth of a second nobody else could run."""
+    _, dense = largest_bodies()
+    assert len(dense) > front.BODY_LIMIT_BYTES - 16
+    for path in ("switchovers", "failovers", "bootstrap"):
+        answer = trusted.post(f"/api/v1/{path}", content=dense)
+        is_problem(answer, 422, "request.invalid")
+        assert " keys, the limit is 32" in answer.json()["detail"]
+        assert len(answer.content) < 1000
+    assert node.requests == []
