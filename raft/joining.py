@@ -46,7 +46,9 @@ def ask(door: Door, name: str, question: bytes, timeout_s: float) -> bytes:
     """
     context = tls.visitor(door.ca) if door.ca else None
     own = Subject(door.cluster, name)
-    introducer = Introducer(own, door.members, lambda: Introduction("", ""), certified=context is not None)
+    introducer = Introducer(
+        own, door.members, lambda: Introduction("", ""), admits=lambda _: False, certified=context is not None
+    )
     problems: list[str] = []
     for member, place in door.members.items():
         try:

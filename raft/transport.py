@@ -82,9 +82,7 @@ class Transport:
             introducer=self._introducer,
             contexts=self._contexts,
             refusals=self._refusals,
-            events=PortEvents(
-                self._hello_heard, self._parted, events.on_message, events.on_request, events.on_join
-            ),
+            events=PortEvents(self._hello_heard, self._parted, events.on_message, events.on_request, events.on_join),
         )
         self._started = False
         self._mutex = threading.Lock()

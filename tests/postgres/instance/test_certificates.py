@@ -107,6 +107,14 @@ def test_for_applications_the_configuration_may_say_otherwise(secured):
         connect(primary, REWIND_ROLE, sslmode="disable")
 
 
+def test_a_client_needs_no_certificate_but_one_that_it_shows_must_be_trusted(secured, authority, root):
+    primary, mine = secured.primary, authority.member("client")
+    strange = Certificates(root / "strange").member("client")
+    connect(primary, REWIND_ROLE, sslmode="require", sslcert=mine.cert, sslkey=mine.key).close()
+    with pytest.raises(psycopg.OperationalError, match="unknown ca"):
+        connect(primary, REWIND_ROLE, sslmode="require", sslcert=strange.cert, sslkey=strange.key)
+
+
 def connect(member, role, **more):
     secrets = member.credentials
     passwords = {REPLICATION_ROLE: secrets.replication, REWIND_ROLE: secrets.rewind, "app": "unknown"}
