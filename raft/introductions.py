@@ -90,10 +90,13 @@ class Introducer:
         self._check_introduction(introduction_of(answer))
 
     def check_caller(self, name: str, kind: str, said: Introduction) -> None:
-        """A member; or a guest on a connection of the log: one of this group that may have joined it unheard here."""
+        """A member; or a guest on a connection of the log: one of this group that may have joined it unheard here.
+
+        An empty journal is of no group yet: it may be that of a member that was lost, and a new name may lead.
+        """
         if self.is_peer(name):
             return
-        of_the_group = said.cluster_id != "" and said.cluster_id == self._introduction().cluster_id
+        of_the_group = said.cluster_id != "" and self._introduction().cluster_id in {"", said.cluster_id}
         other = name != self.own.member
         if not (other and of_the_group and kind == "raft" and said.address and self._admits(name)):
             raise RefusedError(

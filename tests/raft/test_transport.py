@@ -264,6 +264,12 @@ def test_one_that_joined_unheard_is_heard_and_answered_for_as_long_as_it_may_be_
     assert n1.count("stranger") > 0
 
 
+def test_an_empty_journal_hears_a_leader_of_whatever_name(guest_of, wait):
+    """It may be that of a member that lost its disk while the others changed."""
+    n1, n3 = guest_of(ours="")
+    wait(lambda: n3.connected("n1") and ("connected", "n3") in n1.told)
+
+
 def test_a_guest_that_is_added_keeps_its_connections(guest_of, places, wait):
     n1, n3 = guest_of()
     wait(lambda: n3.connected("n1") and ("connected", "n3") in n1.told)
@@ -294,8 +300,8 @@ def test_a_guest_that_has_gone_is_not_looked_for(guest_of, wait):
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "admitted"),
-    [("aa", "", ["n3"]), ("", "aa", ["n3"]), ("", "", ["n3"]), ("aa", "aa", [])],
-    ids=["of no group yet", "known to a new one", "both new", "while a leader is heard"],
+    [("aa", "", ["n3"]), ("", "", ["n3"]), ("aa", "aa", []), ("aa", "bb", ["n3"])],
+    ids=["of no group yet", "both new", "while a leader is heard", "of another group"],
 )
 def test_others_are_no_guests(guest_of, wait, ours, theirs, admitted):
     n1, n3 = guest_of(ours, theirs, admitted)

@@ -153,7 +153,7 @@ class Process:
         mine, theirs = self.introduction().cluster_id, other.introduction().cluster_id
         if mine and theirs and mine != theirs:
             return False
-        return other.name in self._named() or (mine == theirs != "" and self.engine.admits(other.name))
+        return other.name in self._named() or (theirs != "" and self.engine.admits(other.name))
 
     def _named(self):
         """Whom it knows by the members in force, or before there are any by its configuration."""
