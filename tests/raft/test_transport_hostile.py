@@ -261,7 +261,7 @@ def test_a_certificate_of_a_member_that_is_none_any_more_opens_nothing(n1, n2, s
         ({"to": "n2"}, "identity", "looks for 'n2', this is 'n1': check the addresses of the members"),
         ({"from": "n9"}, "stranger", "is no other member of cluster 'c'"),
         ({"from": "n1"}, "stranger", "is no other member of cluster 'c'"),
-        ({"kind": "join"}, "protocol", "asks for an unknown kind of connection, 'join'"),
+        ({"kind": "watch"}, "protocol", "asks for an unknown kind of connection, 'watch'"),
         ({"proto": 1}, "protocol", "speaks protocol 1, we speak 2: run the same version everywhere"),
         ({"proto": 3, "new": True}, "protocol", "speaks protocol 3, we speak 2: run the same version everywhere"),
     ],
