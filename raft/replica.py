@@ -196,6 +196,14 @@ class Replica(Generic[S]):
         name = self._name()
         return self._submit(("change", name), lambda: self._engine.change_members(name, members), timeout_s)
 
+    def revise_members(self, revise: Callable[[Members], Members], timeout_s: float) -> Future[Outcome]:
+        """As `change_members`, by what is made of the members in force then; a ValueError says why not.
+
+        `revise` runs in the raft thread, so that no other change can come between.
+        """
+        name = self._name()
+        return self._submit(("change", name), lambda: self._engine.revise_members(name, revise), timeout_s)
+
     def add_member(
         self, name: str, place: str, role: Literal["learner", "joining"], timeout_s: float
     ) -> Future[Outcome]:
@@ -208,15 +216,11 @@ class Replica(Generic[S]):
             member = Member(name, "", place, role)
         except ReplicaError as error:
             return _done(Refused(str(error), None))
-        return self._revise_members(lambda members: members.adding(member), timeout_s)
+        return self.revise_members(lambda members: members.adding(member), timeout_s)
 
     def remove_member(self, name: str, timeout_s: float) -> Future[Outcome]:
         """As raft leader, let another member go: from then on it counts for nothing. Elsewhere refused as above."""
-        return self._revise_members(lambda members: members.removing(name), timeout_s)
-
-    def _revise_members(self, revise: Callable[[Members], Members], timeout_s: float) -> Future[Outcome]:
-        name = self._name()
-        return self._submit(("change", name), lambda: self._engine.revise_members(name, revise), timeout_s)
+        return self.revise_members(lambda members: members.removing(name), timeout_s)
 
     def transfer(self, to: str, timeout_s: float) -> Future[Outcome]:
         """As raft leader, hand the leadership over to another voter. Applied: this replica does not lead any more."""

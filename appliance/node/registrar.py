@@ -19,7 +19,7 @@ from appliance.node.config import NodeConfig
 from appliance.node.config_values import split_address
 from appliance.node.invitation import Invitation, digest, key_digest
 from appliance.node.messages import Admit, Admitted, Certified, Certify, Join, Joined, MessageError, decode, encode
-from raft import Applied, Member, Outcome, Refused, Replica, ReplicaError, certificates
+from raft import Applied, Member, Members, Outcome, Refused, Replica, ReplicaError, certificates
 from raft.certificates import CertificateError, Subject
 from raft.members import Role
 
@@ -81,18 +81,19 @@ class Registrar:
     def admit(self, asked: Admit) -> Admitted:
         """On the raft leader: make the node of a used token a member. Raises JoinError."""
         token = self._used_token(asked.token, asked.key)
-        members = self._replica.status().members
-        known = members.get(asked.member)
         if token.member != asked.member:
             raise JoinError(f"the token is for {token.member}, not for {asked.member}")
         role: Role = "learner" if token.role is NodeRole.LEARNER else "joining"
-        wanted = (
-            Member(asked.member, "", asked.address, role) if known is None else replace(known, address=asked.address)
-        )
-        if wanted != known:
-            members = members.with_member(wanted)
-            _applied(self._replica.change_members(members, CHANGE_LIMIT_S).result(), "the members were not changed")
-        return Admitted({member.name: member.address for member in members.all})
+
+        def admitted(members: Members) -> Members:
+            known = members.get(asked.member) or Member(asked.member, "", asked.address, role)
+            return members.with_member(replace(known, address=asked.address))
+
+        members = self._replica.status().members
+        if admitted(members) != members:
+            # by the members in force then: one who was removed just now must not come back with this
+            _applied(self._replica.revise_members(admitted, CHANGE_LIMIT_S).result(), "the members were not changed")
+        return Admitted({member.name: member.address for member in admitted(members).all})
 
     def certify(self, asked: Certify) -> Certified:
         """Where the authority's key lies: a certificate for the key of a used token. Raises JoinError."""
