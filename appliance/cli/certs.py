@@ -43,7 +43,7 @@ def issue(member: str, hosts: Sequence[str], directory: str, valid_for: str, out
     shown = ", ".join(made.hosts)
     say(sys.stdout, f"issued {place / name}.crt and .key for {name} ({shown}), valid until {_until(made)}")
     if not hosts:
-        say(sys.stderr, f"no --host: PostgreSQL's clients that verify the host must reach it as {name}")
+        say(sys.stderr, f"no --host: standbys and clients that verify PostgreSQL's host must reach it as {name}")
     return Code.DONE
 
 

@@ -225,7 +225,7 @@ def certs_issue(
     directory: AuthorityDirectory,
     host: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST", help="A name or address that PostgreSQL's clients use; may be repeated."),
+        typer.Option(metavar="HOST", help="A name or address of its PostgreSQL; may be repeated."),
     ] = None,
     valid_for: ValidFor = "365d",
     out: Annotated[str, typer.Option(metavar="DIR", help="Where to write them. Default: --dir.")] = "",

@@ -21,12 +21,14 @@ def load(path: Path) -> NodeConfig:
 
 
 def check_certificate(path: Path, config: NodeConfig) -> None:
-    """Raises CommandError for files that the node would not start with."""
+    """Raises CommandError for files that the node would not start with; what is doubtful is only said."""
     if config.tls is not None:
-        from appliance.node.certificates import objection
+        from appliance.node.certificates import advice, objection
 
         if found := objection(config.tls, config.cluster, config.name):
             raise CommandError(Code.USAGE, f"{path}: tls: {found}")
+        for line in advice(config.tls, config.postgres_address):
+            say(sys.stderr, f"appliance: {path}: {line}")
 
 
 def ask_postgresql(path: Path, config: NodeConfig) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography.x509 import Certificate
 
 from appliance.node.config import TlsSection
+from appliance.node.config_values import split_address
 from appliance.postgres.files import sync_directory
 from raft import Tls, certificates
 from raft.certificates import Authority, CertificateError, PrivateKey, Subject
@@ -109,6 +110,16 @@ def objection(tls: TlsSection, cluster: str, member: str) -> str:
     except TlsError as error:
         return str(error)
     return ""
+
+
+def advice(tls: TlsSection, postgres_address: str) -> tuple[str, ...]:
+    """What a node starts with and is hardly meant: a certificate that no standby would accept."""
+    hosts = certificates.hosts_of(read(tls.cert)[0])
+    host = split_address(postgres_address)[0] if postgres_address else ""
+    if not host or host in hosts:
+        return ()
+    named = f"names {', '.join(hosts)}" if hosts else "names no host"
+    return (f"tls.cert: {tls.cert} {named}, not {host}, where standbys reach PostgreSQL; issue it with --host {host}",)
 
 
 # -- issuing ---------------------------------------------------------------------------------------------

@@ -283,10 +283,17 @@ def test_what_is_no_certificate_is_said_with_its_file(tmp_path, appliance):
 
 
 def test_a_nodes_check_looks_at_its_certificate(place, appliance):
-    issue(appliance, place, "n1")
+    issue(appliance, place, "n1", "--host", "10.0.0.1")
     issue(appliance, place, "n2")
     fine = appliance("node", "--check", "--config", node_file(place))
     assert (fine.code, fine.out.endswith("3 members: fine\n")) == (0, True), fine.err
+    assert "tls" not in fine.err
+
+    nowhere = appliance("node", "--check", "--config", node_file(place, "n2"))
+    assert nowhere.code == 0
+    assert (
+        "n2.crt names n2, not 10.0.0.2, where standbys reach PostgreSQL; issue it with --host 10.0.0.2" in nowhere.err
+    )
 
     swapped = appliance("node", "--check", "--config", node_file(place, cert=place / "n2.crt", key=place / "n2.key"))
     assert swapped.code == 2
