@@ -9,9 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from appliance.api.exposition import Page
 from appliance.api.metrics import metrics
 from appliance.cluster.config import Policy
-from appliance.cluster.state import Operation, OperationKind, Phase, SyncVersion
+from appliance.cluster.state import NodeRole, Operation, OperationKind, Phase, SyncVersion
+from appliance.ha.seen import DirectoryKind, DirectorySeen
 
-from .building import LSN, TAKEN_S, ask, published, seen, standby, state
+from .building import LSN, TAKEN_S, ask, member, published, report, seen, standby, state
 
 PATRONI = {
     "patroni_version": "gauge",
@@ -171,6 +172,18 @@ def test_the_replica():
     assert [shown["appliance_raft_peer_connected", peer] for peer in raft.peers] == [1, 0]
     assert shown["appliance_raft_certificate_expiry_timestamp_seconds",] == 1.8e9
     assert ("appliance_raft_certificate_expiry_timestamp_seconds",) not in samples(published())
+
+
+def test_a_witness_has_no_postgresql():
+    value = seen(
+        published("pg3"),
+        me=member("pg3", NodeRole.WITNESS),
+        directory=DirectorySeen(DirectoryKind.MISSING),
+        postmaster=None,
+        instance=None,
+    )
+    shown = samples(replace(value, report=report("pg3", status="stopped", running=False)))
+    assert (shown["patroni_primary",], shown["patroni_replica",], shown["patroni_postgres_running",]) == (0, 0, 0)
 
 
 def test_names_are_data():
