@@ -7,6 +7,7 @@ restart: every new connection looks at the files (raft.tls).
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from ipaddress import ip_address
 
 from cryptography.x509 import Certificate
 
@@ -14,7 +15,7 @@ from appliance.ha.seen import CertificateSeen
 from appliance.node import certificates
 from appliance.node.config import TlsSection
 from raft import Tls
-from raft.certificates import CertificateError, renew_at, words
+from raft.certificates import CertificateError, hosts_of, renew_at, words
 from raft.tls import CertificateStatus
 
 LOOK_S = 10.0
@@ -25,23 +26,40 @@ def is_due(certificate: Certificate, now: datetime) -> bool:
     return now >= renew_at(certificate) or now < certificate.not_valid_before_utc
 
 
-def judged(status: CertificateStatus, not_renewed: str) -> CertificateSeen:
-    """What to say of a certificate; `not_renewed` is why it was not renewed although that is due."""
+def judged(status: CertificateStatus, not_renewed: str, unnamed: str = "") -> CertificateSeen:
+    """What to say of a certificate; `not_renewed` is why it was not renewed although that is due.
+
+    `unnamed` is the host of PostgreSQL where it does not name it. Nobody notices while this node is a standby; once it
+    is the primary, nobody could follow it.
+    """
     until = "" if status.expires_at is None else status.expires_at.isoformat()
     if status.problem is not None:
         why = f"; it was not renewed: {not_renewed}" if not_renewed else ""
         return CertificateSeen(until, f"{status.problem}{why}", usable=False)
     if not_renewed and status.expires_at is not None:
         return CertificateSeen(until, f"it expires on {words(status.expires_at)} and is not renewed: {not_renewed}")
+    if unnamed:
+        why = f"it does not name {unnamed}, where PostgreSQL is reached; issue it again with --host {unnamed}"
+        return CertificateSeen(until, why)
     return CertificateSeen(until)
 
 
+def names(certificate: Certificate, host: str) -> bool:
+    """Whether clients of PostgreSQL find the host in it. An authority of ours writes no wildcards."""
+    found = [name.lower() for name in hosts_of(certificate)]
+    try:
+        return str(ip_address(host)) in found
+    except ValueError:
+        return host.lower() in found
+
+
 class Renewal:
-    def __init__(self, section: TlsSection, on_renewed: Callable[[str], None]) -> None:
-        """`on_renewed` is told the new end of life, on the thread of this."""
+    def __init__(self, section: TlsSection, on_renewed: Callable[[str], None], host: str = "") -> None:
+        """`on_renewed` is told the new end of life, on the thread of this. `host`: of PostgreSQL, empty without."""
         self._section = section
         self._tls = Tls(section.ca, section.cert, section.key)
         self._on_renewed = on_renewed
+        self._host = host
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="certificate", daemon=True)
         self.seen: CertificateSeen | None = None
@@ -60,7 +78,14 @@ class Renewal:
 
     def look(self) -> None:
         not_renewed = self._renew_if_due()
-        self.seen = judged(self._tls.status(), not_renewed)
+        self.seen = judged(self._tls.status(), not_renewed, self._unnamed())
+
+    def _unnamed(self) -> str:
+        try:
+            certificate = certificates.read(self._section.cert)[0]
+        except (OSError, CertificateError):
+            return ""  # told already
+        return self._host if self._host and not names(certificate, self._host) else ""
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -17,6 +17,7 @@ from appliance.api.server import ApiError, ApiServer
 from appliance.cluster.state import ClusterState, Member, NodeRole
 from appliance.node.config import NodeConfig
 from appliance.node.config_parameters import refused_locally
+from appliance.node.config_values import split_address
 from appliance.node.coordinator import Coordinator
 from appliance.node.events import Events
 from appliance.node.execute import Executor
@@ -179,7 +180,8 @@ class _Node:
             (NoGuard, NoPostgres) if config.role is NodeRole.WITNESS else (GuardClient, LocalPostgres)
         )
         self._guard = make_guard(config.state_dir / "guard")
-        self._renewal = None if config.tls is None else Renewal(config.tls, self._on_certificate_renewed)
+        host = split_address(config.postgres_address)[0] if config.postgres_address else ""
+        self._renewal = None if config.tls is None else Renewal(config.tls, self._on_certificate_renewed, host)
         self._replica: Replica[ClusterState] = Replica(
             ReplicaConfig(
                 cluster=config.cluster,

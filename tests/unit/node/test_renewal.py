@@ -71,6 +71,26 @@ def test_an_old_or_expired_one_is_renewed_and_accepted(made, looks, told, lived)
     assert len(told) == 1
 
 
+@pytest.mark.parametrize(
+    ("named", "host", "found"),
+    [
+        (["pg1.example"], "PG1.example", True),
+        (["pg1"], "10.0.0.11", False),
+        (["pg1", "10.0.0.11"], "10.0.0.11", True),
+        (["fd00::11"], "fd00:0::0011", True),
+        (["10.0.0.11"], "pg1", False),
+        ([], "pg1", False),
+    ],
+)
+def test_a_certificate_that_does_not_name_postgresqls_host_is_told_before_it_matters(made, told, named, host, found):
+    files = made.member("n1", hosts=named)
+    watched = Renewal(TlsSection(ca=files.ca, cert=files.cert, key=files.key), told.append, host)
+    watched.look()
+
+    problem = f"it does not name {host}, where PostgreSQL is reached; issue it again with --host {host}"
+    assert (watched.seen.problem, watched.seen.usable) == ("" if found else problem, True)
+
+
 def test_without_the_authoritys_key_it_warns_until_it_has_expired(made, looks, told):
     (made.directory / "ca.key").unlink()
     made.aged_member("n1", 0.7)
