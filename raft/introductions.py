@@ -66,7 +66,7 @@ class Introducer:
         if joins:
             return  # it has nothing to show; its question has to say why it should be let in
         self.check_caller(who, hello["kind"], introduction_of(hello))
-        self._check_introduction(introduction_of(hello))
+        self.check_introduction(introduction_of(hello))
 
     def check_server(self, peer: str, shown: Subject | None) -> None:
         """Before anything is said to it."""
@@ -87,7 +87,40 @@ class Introducer:
         self._check_cluster(answer)
         if answer["from"] != peer:
             raise RefusedError("identity", f"is {answer['from']!r}, not {peer!r}: check the addresses of the members")
-        self._check_introduction(introduction_of(answer))
+        self.check_introduction(introduction_of(answer))
+
+    def check_introduction(self, other: Introduction) -> None:
+        """Whether the two may be of one group; also later, when this replica has come to belong to one."""
+        if other.address:
+            _check_address(other.address)
+        own = self._introduction()
+        if not own.cluster_id or not other.cluster_id:
+            return
+        if own.cluster_id != other.cluster_id:
+            raise RefusedError(
+                "cluster",
+                f"belongs to the cluster {self.own.cluster!r} with id {other.cluster_id}, ours has {own.cluster_id}:"
+                " these are two clusters under one name",
+            )
+        if other.incarnation < own.incarnation:
+            raise RefusedError(
+                "cluster",
+                f"belongs to incarnation {other.incarnation}, which was replaced by {own.incarnation}"
+                " with `raft recover`",
+            )
+        if other.incarnation > own.incarnation:
+            raise RefusedError(
+                "cluster",
+                f"belongs to incarnation {other.incarnation}, which has replaced ours, {own.incarnation},"
+                " with `raft recover`",
+            )
+
+    def fits(self, other: Introduction) -> bool:
+        try:
+            self.check_introduction(other)
+        except RefusedError:
+            return False
+        return True
 
     def check_caller(self, name: str, kind: str, said: Introduction) -> None:
         """A member; or a guest on a connection of the log: one of this group that may have joined it unheard here.
@@ -135,31 +168,6 @@ class Introducer:
     def _check_cluster(self, message: Message) -> None:
         if message["cluster"] != self.own.cluster:
             raise RefusedError("cluster", f"belongs to cluster {message['cluster']!r}, ours is {self.own.cluster!r}")
-
-    def _check_introduction(self, other: Introduction) -> None:
-        if other.address:
-            _check_address(other.address)
-        own = self._introduction()
-        if not own.cluster_id or not other.cluster_id:
-            return
-        if own.cluster_id != other.cluster_id:
-            raise RefusedError(
-                "cluster",
-                f"belongs to the cluster {self.own.cluster!r} with id {other.cluster_id}, ours has {own.cluster_id}:"
-                " these are two clusters under one name",
-            )
-        if other.incarnation < own.incarnation:
-            raise RefusedError(
-                "cluster",
-                f"belongs to incarnation {other.incarnation}, which was replaced by {own.incarnation}"
-                " with `raft recover`",
-            )
-        if other.incarnation > own.incarnation:
-            raise RefusedError(
-                "cluster",
-                f"belongs to incarnation {other.incarnation}, which has replaced ours, {own.incarnation},"
-                " with `raft recover`",
-            )
 
 
 def _check_address(place: str) -> None:

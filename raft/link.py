@@ -12,7 +12,8 @@ from raft import address, codec
 from raft.api import ReplicaError
 from raft.codec import CodecError, Message, OtherProtocol
 from raft.connection import Connection
-from raft.introductions import Introducer, Kind
+from raft.introductions import Introducer, Kind, introduction_of
+from raft.members import Introduction
 from raft.refusals import Refusals, RefusedError
 from raft.tls import Contexts
 
@@ -65,6 +66,7 @@ class Link:
         self._connection: Connection | None = None
         self._problem: str | None = f"peer {peer} at {self.place}: not connected yet"
         self._refusal: str | None = None
+        self._introduced: Introduction | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"raft {kind} to {peer}", daemon=True)
 
@@ -95,6 +97,11 @@ class Link:
         self.places = places
         if self.place not in places:
             self.place = places[0]
+            self._end()
+
+    def look_again(self) -> None:
+        """End a connection to one that this replica would not talk to any more; the next try says why."""
+        if self._introduced is not None and not self._introducer.fits(self._introduced):
             self._end()
 
     def close(self) -> None:
@@ -157,6 +164,8 @@ class Link:
         connection.say(self._introducer.hello(self.peer, self._kind))
         welcome = codec.decode(connection.hear(), _ANSWERS)
         self._introducer.check_answer(self.peer, welcome)
+        self._introduced = introduction_of(welcome)
+        self.look_again()  # this replica may have come to belong to a group since
         if not connection.begin():
             return
         self._connection = connection

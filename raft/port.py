@@ -173,8 +173,8 @@ class Port:
         with self._mutex:
             self._genuine.pop(peer, None)
 
-    def members_changed(self) -> None:
-        """Turn out who is no member any more, and no guest."""
+    def look_again(self) -> None:
+        """Turn out who is no member any more, and no guest, or of another group than this replica is by now."""
         with self._mutex:
             for incoming in self._incoming.values():
                 if not self._may_stay(incoming):
@@ -316,7 +316,8 @@ class Port:
                     f"comes second: another process already speaks as {incoming.peer!r};"
                     " give each node a name of its own",
                 )
-            self._check_caller(incoming)  # once more: it may have been dropped just now
+            # once more: it may have been dropped, or this replica has come to belong to another group, just now
+            self._check_caller(incoming)
             self._check_room(incoming.peer)
             if key in self._incoming:
                 self._incoming[key].connection.end()
@@ -332,6 +333,7 @@ class Port:
 
     def _check_caller(self, incoming: Incoming) -> None:
         self._introducer.check_caller(incoming.peer, incoming.kind, incoming.said)
+        self._introducer.check_introduction(incoming.said)
 
     def _check_room(self, name: str) -> None:
         """Guests take no place from members, nor from each other."""

@@ -367,6 +367,7 @@ class Replica(Generic[S]):
     def _tell(self, event: Event) -> None:
         if isinstance(event, MembersChanged) and self._thread is not None:
             self._follow_members()
+            self._transport.look_again()
         self._on_event(event)
 
     def _on_introduced(self, peer: str, said: Introduction) -> None:

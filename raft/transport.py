@@ -108,10 +108,17 @@ class Transport:
         """
         with self._mutex:
             self._introducer.members = {name: places[0] for name, places in members.items()}
-            self._port.members_changed()
+            self._port.look_again()
             guests = {name: places for name, places in self._places().items() if self._port.hosts(name)}
             others = {name: places for name, places in members.items() if self._introducer.is_peer(name)}
             self._replace_peers(guests | others)
+
+    def look_again(self) -> None:
+        """End connections that would not be made any more: this replica has come to belong to a group meanwhile."""
+        for peer in self._peers.values():
+            for link in peer.both():
+                link.look_again()
+        self._port.look_again()
 
     def send(self, peer: str, message: messages.Message) -> bool:
         """Send to a peer if there is a connection (False: it surely did not leave); never waits, promises nothing."""

@@ -87,5 +87,22 @@ def test_what_returns_from_the_old_incarnation_is_refused_in_words_and_changes_n
     wait(lambda: b"new" in lost.running["n3"].view().state)
 
 
+def test_who_joins_lets_go_of_those_of_the_old_incarnation_that_it_was_connected_with(lost, wait):
+    """While it belonged to no group there was nothing to refuse them for."""
+    (lost.directory / "old n3").rename(lost.directory / "n3")
+    lost.start("n2", "n3")
+    wait(lambda: connected(lost, "n2", "n3") and connected(lost, "n3", "n2"))
+    recover(lost, "n1")
+    lost.start("n1")
+    wait(lambda: lost.running["n1"].status().members.voters == {"n1", "n2"})
+    wait(lambda: not connected(lost, "n2", "n3") and not connected(lost, "n3", "n2"))
+    wait(lambda: "which was replaced by 1 with `raft recover`" in said(lost, "n3", about="n2"))
+    assert connected(lost, "n1", "n2")
+
+
+def connected(cluster, name, peer):
+    return next(seen.connected for seen in cluster.running[name].status().peers if seen.name == peer)
+
+
 def said(cluster, name, about):
     return next(str(peer.refusal) for peer in cluster.running[name].status().peers if peer.name == about)
