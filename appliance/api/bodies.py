@@ -71,8 +71,20 @@ class TransferBody(_Body):
     to: Annotated[_Name, Field(description="the new raft leader; empty: the voter that has most of the log")] = ""
 
 
+class RemovalBody(_Body):
+    member: Annotated[_Name, Field(min_length=1, description="who leaves the cluster")]
+    force: Annotated[bool, Field(description="also a member whose PostgreSQL runs")] = False
+    reason: _Text = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Transferred:
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    member: str
     message: str
 
 

@@ -18,6 +18,8 @@ from appliance.api.bodies import (
     FailoverBody,
     InviteBody,
     Invited,
+    RemovalBody,
+    Removed,
     SwitchoverBody,
     TransferBody,
     Transferred,
@@ -51,6 +53,10 @@ _BOOTSTRAPPED: dict[int | str, dict[str, Any]] = {
 _INVITED: dict[int | str, dict[str, Any]] = {
     200: {"model": DryRun, "description": "a dry run"},
     201: {"model": Invited, "description": "the token, which is told this once"},
+    **_REFUSALS,
+}
+_REMOVED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Removed | DryRun, "description": "it is no member any more; or the checks of a dry run, all passed"},
     **_REFUSALS,
 }
 
@@ -117,6 +123,24 @@ async def transfer_leader(wish: Wished, body: TransferBody = TransferBody()) -> 
     )
     said = await _accepted(wish.desk, request)
     return answer(DryRun(said.message, said.checks) if wish.dry_run else Transferred(said.message))
+
+
+@router.post("/removals", response_model=None, responses=_REMOVED)
+async def removal(wish: Wished, body: RemovalBody) -> JSONResponse:
+    """Take a member out of the cluster for good; the raft leader takes its replica out of consensus after that."""
+    request = OperatorRequest(
+        kind="remove",
+        id=wish.id,
+        requester=wish.requester,
+        reason=body.reason,
+        target=body.member,
+        dry_run=wish.dry_run,
+        force=body.force,
+    )
+    said = await _accepted(wish.desk, request, dry_run=wish.dry_run)
+    if wish.dry_run:
+        return answer(DryRun(said.message, said.checks))
+    return answer(Removed(body.member, f"{body.member} is no member any more"))
 
 
 def _asked(kind: Literal["switchover", "failover"], wish: Wish, body: SwitchoverBody | FailoverBody) -> OperatorRequest:

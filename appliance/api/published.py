@@ -12,7 +12,17 @@ from appliance.api.raft_view import RaftView
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, NodeRole
 from appliance.ha.checks import Check
+from appliance.ha.membership import ReplicaRole
 from appliance.ha.seen import Observation, Report, ReportSeen
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSeen:
+    """A member of consensus."""
+
+    role: ReplicaRole
+    """voter, learner, or joining: a voter as soon as it has caught up"""
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,8 @@ class RaftSeen:
     """applied"""
     log_entries: int = 0
     log_bytes: int = 0
+    members: Mapping[str, ReplicaSeen] = field(default_factory=dict)
+    """everybody that the log is for; empty before the group exists"""
     peers: Mapping[str, bool] = field(default_factory=dict)
     """connected or not, as seen from here"""
     refusals: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +110,7 @@ class Published:
 class OperatorRequest:
     """What an operator asked for, as it travels to the raft leader."""
 
-    kind: Literal["bootstrap", "switchover", "failover", "raft_transfer"]
+    kind: Literal["bootstrap", "switchover", "failover", "remove", "raft_transfer"]
     id: str
     """operation id and idempotency key"""
     requester: str
@@ -108,6 +120,8 @@ class OperatorRequest:
     """Patroni's `leader`: refuse if somebody else is primary"""
     dry_run: bool = False
     allow_data_loss: bool = False
+    force: bool = False
+    """remove: also a member that runs"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,12 +149,19 @@ def _raft(present: Present) -> Iterator[Finding]:
     raft = present.published.raft
     for name, why in sorted(raft.refusals.items()):
         yield Finding("raft.refused", "degraded", name, f"{name} is refused as a peer: {why}", "correct its node.yml")
-    voters = len(raft.peers) + 1
-    connected = sum(raft.peers.values()) + 1
-    if connected < voters and connected == voters // 2 + 1:
-        away = ", ".join(sorted(name for name, up in raft.peers.items() if not up))
-        message = f"{connected} of {voters} voters are connected: one more lost and writes stop; missing: {away}"
+    voters = {name for name, replica in raft.members.items() if replica.role == "voter"}
+    away = {name for name in voters if name != present.me and not raft.peers.get(name)}
+    connected = len(voters) - len(away)
+    if away and connected == len(voters) // 2 + 1:
+        missing = ", ".join(sorted(away))
+        message = (
+            f"{connected} of {len(voters)} voters are connected: one more lost and writes stop; missing: {missing}"
+        )
         yield Finding("quorum.no_margin", "degraded", "", message, "start the missing nodes")
+    for name in sorted(present.state.removed & set(raft.members)):
+        message = f"{name} was removed, and its replica still is a {raft.members[name].role}"
+        hint = "the raft leader takes it out as soon as a majority of the other voters is up"
+        yield Finding("member.leaving", "degraded", name, message, hint)
 
 
 def _certificates(present: Present) -> Iterator[Finding]:

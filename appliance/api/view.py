@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from appliance.api.patroni import member_state
 from appliance.api.present import Present, split_address
-from appliance.api.published import Published
+from appliance.api.published import Published, ReplicaSeen
 from appliance.api.verdict import Finding, Verdict, findings, verdict
 from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import FailedBootstrap, HistoryEntry, Member, NodeRole, Operation, Scalar
@@ -31,9 +31,12 @@ class SyncView:
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class MemberReplica:
     connected: bool | None
     """as seen from this node; None: this node does not know"""
+    address: str
+    role: str | None
+    """voter, learner or joining; None: it is not, or not yet, a member of consensus"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class MemberView:
     version: str
     certificate: CertificateSeen | None
     """null without TLS, or without a report"""
-    raft: Connected
+    raft: MemberReplica
+    kind: str
+    """data, witness or learner, as its node.yml says"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,8 @@ class RaftView:
     index: int
     log_entries: int
     log_bytes: int
+    members: Mapping[str, ReplicaSeen]
+    """everybody that the log is for, also who has not announced itself or was just removed"""
     peers: Mapping[str, bool]
     refusals: Mapping[str, str]
     away: Mapping[str, str]
@@ -176,6 +183,7 @@ def _raft(published: Published) -> RaftView:
         index=seen.index,
         log_entries=seen.log_entries,
         log_bytes=seen.log_bytes,
+        members=seen.members,
         peers=seen.peers,
         refusals=seen.refusals,
         away=seen.away,
@@ -208,7 +216,8 @@ def _member(present: Present, member: Member) -> MemberView:
         rebuilding=member.rebuilding,
         version=report.version if report is not None else "",
         certificate=report.certificate if report is not None else None,
-        raft=Connected(_connected(present, member.name)),
+        raft=_replica(present, member),
+        kind=member.role.value,
     )
 
 
@@ -225,5 +234,8 @@ def _behind(present: Present, lsn: int) -> int | None:
     return max(0, present.primary_lsn - lsn) if lsn and present.primary_lsn else None
 
 
-def _connected(present: Present, name: str) -> bool | None:
-    return True if name == present.me else present.published.raft.peers.get(name)
+def _replica(present: Present, member: Member) -> MemberReplica:
+    raft = present.published.raft
+    known = raft.members.get(member.name)
+    connected = True if member.name == present.me else raft.peers.get(member.name)
+    return MemberReplica(connected, known.address if known else member.raft, known.role if known else None)

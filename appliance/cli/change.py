@@ -50,26 +50,33 @@ def failover(to: str, reason: str, allow_data_loss: bool, manner: Manner) -> int
 
 def carry_out(change: Change, manner: Manner) -> int:
     """Refusals end with 4 and the checks; an end that was not seen with 5 and the operation's id."""
-    if not (manner.yes or manner.dry_run):
-        expect_terminal(change.what)
-    client = connect()
-    if manner.dry_run or not manner.yes:
-        announce(client, change, manner)
-    if manner.dry_run:
+    client, operation = connect(), secrets.token_hex(8)
+    answer = request(client, change, operation, manner)
+    if answer is None:
         return Code.DONE
-    if not manner.yes:
-        confirm(change.what, change.question)
-    operation = secrets.token_hex(8)
-    answer = client.change(change.path, change.body, operation=operation)
-    if not answer.ok:
-        raise refused(change.what, answer)
     if not manner.wait:
         emit(answer.body, Table(["ID"], [[operation]]), manner.output, text=[operation])
         return Code.UNKNOWN
     return _conclude(follow(client, operation, manner.timeout_s), manner.output)
 
 
-def announce(client: Client, change: Change, manner: Manner) -> None:
+def request(client: Client, change: Change, operation: str, manner: Manner) -> Answer | None:
+    """Show the checks, ask, and send it; None after a dry run. Raises CommandError 4 when it is refused."""
+    if not (manner.yes or manner.dry_run):
+        expect_terminal(change.what)
+    if manner.dry_run or not manner.yes:
+        _show_plan(client, change, manner)
+    if manner.dry_run:
+        return None
+    if not manner.yes:
+        confirm(change.what, change.question)
+    answer = client.change(change.path, change.body, operation=operation)
+    if not answer.ok:
+        raise refused(change.what, answer)
+    return answer
+
+
+def _show_plan(client: Client, change: Change, manner: Manner) -> None:
     """Show what a dry run says. Raises CommandError 4 when a check stands in the way."""
     answer = client.change(change.path, change.body, operation=secrets.token_hex(8), dry_run=True)
     if manner.dry_run:

@@ -197,10 +197,29 @@ def operations_show(operation: Annotated[str, typer.Argument(metavar="ID")], out
 
 @members_app.command("list")
 def members_list(output: Output = Format.TABLE) -> int:
-    """All members, as `status` shows them."""
-    from appliance.cli import reads
+    """All members: role, addresses, and whether their replica has a vote."""
+    from appliance.cli import members
 
-    return reads.members(output)
+    return members.members(output)
+
+
+@members_app.command("remove")
+def members_remove(
+    member: Annotated[str, typer.Argument(metavar="MEMBER")],
+    force: Annotated[bool, typer.Option("--force", help="Also one whose PostgreSQL runs.")] = False,
+    reason: Reason = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    timeout: Timeout = "60s",
+    output: Output = Format.TABLE,
+) -> int:
+    """Take a member out of the cluster for good."""
+    from appliance.cli import members
+    from appliance.cli.change import Manner
+
+    manner = Manner(yes, dry_run, wait, seconds("--timeout", timeout), output)
+    return members.remove(named("MEMBER", member), force, reason, manner)
 
 
 AuthorityDirectory = Annotated[str, typer.Option("--dir", metavar="DIR", help="Where ca.crt and ca.key lie.")]

@@ -3,8 +3,7 @@
 import secrets
 from collections.abc import Iterator
 
-from appliance.cli.change import Change, Manner, announce, confirm, expect_terminal
-from appliance.cli.checks import refused
+from appliance.cli.change import Change, Manner, request
 from appliance.cli.client import Document, connect
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.output import Format, Table, emit, size
@@ -23,25 +22,16 @@ def transfer_leader(to: str, manner: Manner) -> int:
     """Hand the raft leadership over, and wait for the answer: it takes no longer than an election timeout."""
     question = f"Hand the raft leadership over to {to or 'the voter that has most of the log'}? The primary stays."
     change = Change("transfer", "/api/v1/raft/leader", {"to": to}, question)
-    if not (manner.yes or manner.dry_run):
-        expect_terminal(change.what)
-    client = connect()
-    if manner.dry_run or not manner.yes:
-        announce(client, change, manner)
-    if manner.dry_run:
-        return Code.DONE
-    if not manner.yes:
-        confirm(change.what, change.question)
     try:
-        answer = client.change(change.path, change.body, operation=secrets.token_hex(8))
+        answer = request(connect(), change, secrets.token_hex(8), manner)
     except CommandError as error:
         if error.code is not Code.UNKNOWN:
             raise
         # It is no operation of the cluster, so there is none to look at.
         message = "it is not known whether the leadership was handed over: look with `appliance raft status`"
         raise CommandError(Code.UNKNOWN, message) from None
-    if not answer.ok:
-        raise refused(change.what, answer)
+    if answer is None:
+        return Code.DONE
     message = answer.text("message")
     emit(answer.body, Table(["MESSAGE"], [[message]]), manner.output, text=[f"✓ {message}"])
     return Code.DONE

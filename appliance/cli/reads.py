@@ -1,4 +1,4 @@
-"""The small commands that only read: history, operations, members, version."""
+"""The small commands that only read: history, operations, version."""
 
 import platform
 import re
@@ -8,7 +8,6 @@ from appliance.cli.change import operation_table
 from appliance.cli.client import Answer, Document, connect
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.output import Format, Table, emit
-from appliance.cli.status import members_lines, members_table
 
 _OPERATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -39,12 +38,6 @@ def operation(name: str, output: Format) -> int:
     header = f"{found['kind']} {found['id']}: {found['phase']}  {found['message']}".rstrip()
     marks = [f"  {mark['at']}  {mark['phase']}  {mark['detail']}".rstrip() for mark in found["marks"]]
     emit(found, operation_table([found]), output, text=[header, *marks])
-    return Code.DONE
-
-
-def members(output: Format) -> int:
-    view = connect().cluster()
-    emit(view["members"], members_table(view), output, text=members_lines(view))
     return Code.DONE
 
 

@@ -113,6 +113,8 @@ def _member(member: Mapping[str, Any], raft: Mapping[str, Any]) -> list[str]:
 def _raft(member: Mapping[str, Any], raft: Mapping[str, Any]) -> str:
     if member["name"] == raft["leader"]:
         return f"leader, term {raft['term']}"
+    if member["raft"]["connected"] and member["raft"]["role"] in {"learner", "joining"}:
+        return str(member["raft"]["role"])
     return {True: "follower", False: "not connected"}.get(member["raft"]["connected"], "?")
 
 

@@ -24,6 +24,7 @@ from appliance.cluster.commands import (
     Rebuild,
     Rebuilt,
     Release,
+    RemoveMember,
     RevokeToken,
     SetConfig,
     StartOperation,
@@ -61,6 +62,8 @@ def _step(state: ClusterState, command: Command) -> ClusterState | str:  # noqa:
     match command:
         case Announce():
             return _announce(state, command)
+        case RemoveMember():
+            return _remove_member(state, command)
         case BeginBootstrap():
             return _begin_bootstrap(state, command)
         case AbandonBootstrap():
@@ -104,6 +107,8 @@ def _announce(state: ClusterState, command: Announce) -> ClusterState | str:
     new, old = command.member, state.members.get(command.member.name)
     if not new.name:
         return "member.nameless: a member needs a name"
+    if new.name in state.removed:
+        return f"member.removed: {new.name} was removed from the cluster"
     for other in state.members.values():
         if other.name != new.name and other.raft == new.raft:
             return f"member.address_taken: {new.raft} is the raft address of {other.name}"
@@ -111,6 +116,28 @@ def _announce(state: ClusterState, command: Announce) -> ClusterState | str:
         return f"member.role: {new.name} is known with role {old.role}, and cannot become {new.role}"
     new = replace(new, incarnation=old.incarnation if old else "", rebuilding=old is not None and old.rebuilding)
     return replace(state, members={**state.members, new.name: new})
+
+
+def _remove_member(state: ClusterState, command: RemoveMember) -> ClusterState | str:
+    """Its tokens go too: one that it had used would let it in again. R7: the last primary stays."""
+    name, held, running = command.node, state.appointment, state.running_operation()
+    if name not in state.members:
+        return f"member.unknown: {name}"
+    if held is not None and held.node == name:
+        return f"member.last_primary: {name} is the primary of epoch {held.epoch}"
+    if state.bootstrap is not None and state.bootstrap.node == name:
+        return f"bootstrap.running: {name} is initialising the cluster"
+    if any(name in version.members for version in state.sync):
+        return f"member.synchronous: {name} is a synchronous standby"
+    if running is not None and name in {running.source, running.target}:
+        return f"operation.running: {running.kind} {running.id} is under way ({running.phase})"
+    left = {member.name: member for member in state.members.values() if member.name != name}
+    if all(member.role is NodeRole.LEARNER for member in left.values()):
+        return f"member.last_voter: nobody would have a vote without {name}"
+    if held is not None:
+        held = replace(held, holders=held.holders - {name})
+    tokens = tuple(token for token in state.tokens if token.member != name)
+    return replace(state, members=left, removed=state.removed | {name}, appointment=held, tokens=tokens)
 
 
 def _begin_bootstrap(state: ClusterState, command: BeginBootstrap) -> ClusterState | str:

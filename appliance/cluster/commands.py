@@ -18,6 +18,13 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveMember:
+    """It is no member any more; the raft leader takes its replica out of consensus after that."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class BeginBootstrap:
     """Choose the one node that may run initdb, and store the first configuration."""
 
@@ -175,6 +182,7 @@ class RevokeToken:
 
 Command = (
     Announce
+    | RemoveMember
     | BeginBootstrap
     | AbandonBootstrap
     | FinishBootstrap

@@ -14,7 +14,7 @@ Scalar = str | int | float | bool
 
 
 class NodeRole(StrEnum):
-    """What a node takes part in: data and vote, vote only, data only."""
+    """What a node takes part in: data and vote, vote only, data only. The vote is one in Raft."""
 
     DATA = "data"
     WITNESS = "witness"
@@ -253,6 +253,8 @@ class ClusterState:
     operations: tuple[Operation, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
     tokens: tuple[JoinToken, ...] = ()
+    removed: frozenset[str] = frozenset()
+    """names of members that were removed: whoever comes with one is refused until that member is added again"""
 
     @property
     def primary(self) -> str | None:

@@ -28,7 +28,7 @@ def issue(state: ClusterState, command: IssueToken) -> ClusterState | str:
 
 
 def use(state: ClusterState, command: UseToken) -> ClusterState | str:
-    """Bind a token to the key that came with it."""
+    """Bind a token to the key that came with it. A member that had been removed may announce itself again."""
     token = next((token for token in state.tokens if token.id == command.id), None)
     if token is None or token.digest != command.digest:
         return f"token.unknown: no token {command.id} with this secret is valid; make a new one with `members add`"
@@ -39,7 +39,8 @@ def use(state: ClusterState, command: UseToken) -> ClusterState | str:
     if token.used_by not in {"", command.key}:
         return f"token.used: token {token.id} for {token.member} was used before; make a new one with `members add`"
     used = replace(token, used_by=command.key)
-    return replace(state, tokens=tuple(used if other.id == token.id else other for other in state.tokens))
+    tokens = tuple(used if other.id == token.id else other for other in state.tokens)
+    return replace(state, tokens=tokens, removed=state.removed - {token.member})
 
 
 def revoke(state: ClusterState, command: RevokeToken) -> ClusterState | str:

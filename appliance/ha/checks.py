@@ -57,8 +57,7 @@ def candidate_checks(
     """
     member = state.members.get(name)
     if member is None:
-        known = ", ".join(sorted(state.members))
-        return (Check("member.unknown", name, False, f"no member of this name; known: {known}"),)
+        return (_unknown(state, name),)
     checks = [Check("member.known", name, True, member.postgres)]
     for check in (
         _has_data(member),
@@ -162,6 +161,36 @@ def failover_checks(
         else:
             checks.append(check)
     return tuple(checks)
+
+
+def removal_checks(
+    state: ClusterState, reports: Mapping[str, ReportSeen], name: str, majority_problem: str | None, *, force: bool
+) -> tuple[Check, ...]:
+    """What must hold for a member to leave; `majority_problem` is why the others' votes would not do without it."""
+    member = state.members.get(name)
+    if member is None:
+        return (_unknown(state, name),)
+    held, running, seen = state.appointment, state.running_operation(), reports.get(name)
+    primary = held is not None and held.node == name
+    opened = held is not None and held.opened and state.lease is LeaseStatus.HELD
+    alone = "no primary is open, and it may have what the next one needs: wait for one, or say --force"
+    lives = seen is not None and seen.age_s <= FRESH_S and seen.report.running
+    age = f"its PostgreSQL runs and it reported {seen.age_s:.1f} s ago" if lives and seen else "its PostgreSQL is down"
+    stop = ": stop its node (SIGINT) first, or say --force" if lives and not force else ""
+    under_way = f"{running.kind} {running.id} is {running.phase}: wait for its end" if running else "none under way"
+    return (
+        Check("member.known", name, True, member.raft),
+        Check("member.last_primary", name, not primary, "is the primary: switch over first" if primary else "is none"),
+        Check("operation.running", name, running is None, under_way),
+        Check("cluster.primary", name, force or opened or not state.initialised, state.primary or alone),
+        Check("member.running", name, force or not lives, f"{age}{stop}"),
+        Check("quorum.kept", name, majority_problem is None, majority_problem or "a majority of the others is up"),
+    )
+
+
+def _unknown(state: ClusterState, name: str) -> Check:
+    known = ", ".join(sorted(state.members))
+    return Check("member.unknown", name, False, f"no member of this name; known: {known}")
 
 
 def refusal(checks: tuple[Check, ...]) -> Check | None:

@@ -58,6 +58,14 @@ def finish_job(state: ClusterState, seen: Observation, policy: Policy) -> Decisi
     return Decision(f"{job.kind} ended", (FinishJob(),))
 
 
+def retire(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """A member that was removed serves nobody any more: it stops, and its slot can go (R15). Its data stay."""
+    if seen.me.name not in state.removed:
+        return None
+    reason = f"{seen.me.name} was removed from the cluster"
+    return Decision(reason) if seen.postmaster is None else start.stop_for(seen, reason, policy)
+
+
 def announce(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
     """Make this node's addresses and tags known; again when they change."""
     known, mine = state.members.get(seen.me.name), seen.me
@@ -140,6 +148,8 @@ def keep_slots(state: ClusterState, seen: Observation, policy: Policy) -> Decisi
         return None
     if lost := _members_of(seen.instance.lost_slots, state):
         return Decision(f"the WAL of slots {', '.join(lost)} is gone: make them anew", (DropSlots(lost),))
+    if gone := _left_slots(state, seen.instance.idle_slots):
+        return Decision(f"drop slots {', '.join(gone)}: they were removed", (DropSlots(gone),))
     missing = _missing_slots(state, seen)
     return Decision(f"create slots {', '.join(missing)}", (CreateSlots(missing),)) if missing else None
 
@@ -149,7 +159,7 @@ def drop_slots(state: ClusterState, seen: Observation, policy: Policy) -> Decisi
     instance = seen.instance
     if instance is None or not instance.in_recovery or not instance.streaming:
         return None
-    stale = _members_of(instance.idle_slots, state)
+    stale = _members_of(instance.idle_slots, state) or _left_slots(state, instance.idle_slots)
     return Decision(f"drop slots {', '.join(stale)}", (DropSlots(stale),)) if stale else None
 
 
@@ -179,6 +189,7 @@ RULES: tuple[Rule, ...] = (
     fences.give_back_after_fence,
     fences.hand_over,
     finish_job,
+    retire,
     announce,
     start.initialise,
     pledge,
@@ -265,3 +276,9 @@ def _missing_slots(state: ClusterState, seen: Observation) -> tuple[str, ...]:
 def _members_of(slots: frozenset[str], state: ClusterState) -> tuple[str, ...]:
     """The members whose slots these are; slots of anybody else are not ours."""
     return tuple(sorted(name for name in state.members if slot_name(name) in slots))
+
+
+def _left_slots(state: ClusterState, slots: frozenset[str]) -> tuple[str, ...]:
+    """The removed members whose slots these are; a member of today may have a slot of the same name."""
+    free = slots - {slot_name(name) for name in state.members}
+    return tuple(sorted(name for name in state.removed if slot_name(name) in free))

@@ -142,7 +142,7 @@ def rebuild(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
     if not me(state, seen).rebuilding or seen.directory.incarnation:
         return Decision(reason, (ForgetIncarnation(), Propose(Rebuild(seen.me.name))))
     if seen.postmaster is not None:
-        return _stop_before(seen, reason, policy)
+        return stop_for(seen, reason, policy)
     if _rewindable(seen, policy):
         return Decision(f"{reason}: rewind to {held.node}", (Rewind(held.node, held.timeline),))
     return Decision(f"{reason}: clone {held.node}", (Clone(held.node),))
@@ -156,7 +156,8 @@ def _rewindable(seen: Observation, policy: Policy) -> bool:
     return directory.was_primary or directory.shut_down
 
 
-def _stop_before(seen: Observation, reason: str, policy: Policy) -> Decision:
+def stop_for(seen: Observation, reason: str, policy: Policy) -> Decision:
+    """Stop a standby fast, and immediately when that has taken its time."""
     if seen.stopping_s is None:
         return Decision(f"{reason}: stop", (StopPostgres(StopMode.FAST),))
     if seen.stopping_s > policy.primary_stop_timeout_s:

@@ -140,7 +140,7 @@ class LogSection(_Section):
 class NodeConfig(_Section):
     name: NodeName = Field(description="this node's name, one of `members`")
     cluster: NodeName = Field(description="the cluster's name, the same on every node")
-    role: NodeRole = Field(NodeRole.DATA, description="data or witness")
+    role: NodeRole = Field(NodeRole.DATA, description="data, witness or learner")
     members: Mapping[NodeName, Reachable] = Field(
         description="every member's name with its raft host:port, this node's too"
     )
@@ -210,7 +210,7 @@ class NodeConfig(_Section):
 
     def advice(self) -> tuple[str, ...]:
         """What is allowed but hardly meant."""
-        count = len(self.members)
+        count = len(self.members) - (self.role is NodeRole.LEARNER)
         if count % 2 == 0:
             return (f"members: {count} voters survive no more losses than {count - 1}; add a witness, or remove one",)
         if count > 7:
@@ -269,11 +269,6 @@ def _members_agree(config: NodeConfig) -> Iterator[str]:
 def _folded(name: str) -> str:
     """How a name looks as a PostgreSQL slot name."""
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
-
-
-def _role_is_available(config: NodeConfig) -> Iterator[str]:
-    if config.role is NodeRole.LEARNER:
-        yield f"role: {config.role.value!r} is not available yet; write data or witness"
 
 
 def _bootstrap_reads(config: NodeConfig) -> Iterator[str]:
@@ -367,7 +362,6 @@ def _ports_differ(config: NodeConfig) -> Iterator[str]:
 
 _CHECKS = (
     _members_agree,
-    _role_is_available,
     _bootstrap_reads,
     _parameters_are_local,
     _tls_is_one,

@@ -7,7 +7,7 @@ SAMPLE = """\
 
 name: pg1                          # this node, one of members
 cluster: shop                      # the same on every node: strangers are refused
-# role: data                       # data: PostgreSQL and a vote; witness: a vote alone, needs no PostgreSQL
+# role: data                       # PostgreSQL and a vote; witness: a vote alone; learner: PostgreSQL without a vote
 
 members:                           # all members with their raft addresses, the same on every node; 1, 3, 5 or 7
   pg1: 10.0.0.11:7400

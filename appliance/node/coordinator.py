@@ -10,19 +10,22 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import Command, Depose, NotePosition
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, LeaseStatus
+from appliance.ha.membership import Change, ChangeRole, DropReplica, HandOver, Replicas, next_change, seen_by
 from appliance.ha.plan import Plan, Situation, plan, silence_s
 from appliance.ha.seen import LeaderSeen, Report, ReportSeen
 from appliance.node.clock import boottime_s, wall_time
 from appliance.node.messages import ReportAnswer, SendReport
-from raft import Applied, Outcome, Refused, Replica, Unknown, View
+from raft import Applied, Members, Outcome, Refused, Replica, ReplicaStatus, Unknown, View
 
 BARRIER_LIMIT_S = 1.0
 PROPOSE_LIMIT_S = 2.0
+CHANGE_LIMIT_S = 2.0
 PROMOTION_LIMIT_S = 60.0
 """An appointed node that has not opened by then gets no more renewals."""
 
@@ -91,6 +94,11 @@ class Watch:
         return now_s - since_s if key == self._key else 0.0
 
 
+def replicas_of(leader: ReplicaStatus, reports: Mapping[str, ReportSeen]) -> Replicas:
+    roles = {member.name: member.role for member in leader.members.all}
+    return seen_by(leader.name, roles, {peer.name for peer in leader.peers if peer.connected}, reports)
+
+
 class Coordinator:
     def __init__(
         self, replica: Replica[ClusterState], wake: Callable[[], None], log: Callable[[str, str], None]
@@ -100,7 +108,9 @@ class Coordinator:
         self._log = log
         self._ledger = LeaseLedger()
         self._received: dict[str, tuple[float, Report]] = {}
-        self._epoch, self._election, self._phase = Watch(), Watch(), Watch()
+        self._epoch, self._election, self._phase, self._removed = Watch(), Watch(), Watch(), Watch()
+        self._changing: Future[Outcome] | None = None
+        self._change_said = ""
         self._noted_s = 0.0
         self._proposed: Future[Outcome] | None = None
         self._said = ""
@@ -148,16 +158,54 @@ class Coordinator:
         self.lease_left_s = math.inf
         if not view.is_leader or view.leading_since_s is None:
             return ""
+        changing = self._tend_members(view)
         if not self._seen_what_came_of_the_last(view):
             return self._said
         situation = self._situation(view, policy, view.leading_since_s)
         if view.state.lease is LeaseStatus.HELD:
             self.lease_left_s = max(0.0, policy.depose_after_s - silence_s(situation.leader))
         answer = plan(situation)
-        self._said = answer.because
+        self._said = answer.because if answer.rule or not changing else changing
         for command in answer.commands:
             self._propose(view, policy, answer, command)
         return self._said
+
+    def _tend_members(self, view: View[ClusterState]) -> str:
+        """Bring the replicas in line with the agreed members, one change at a time; what is due, in words.
+
+        Looked at anew each time, so that what a lost raft leader had begun is ended by the next one.
+        """
+        if self._changing is not None and not self._changing.done():
+            return self._change_said
+        status, reports = self._replica.status(), self.reports()
+        members, replicas = status.members, replicas_of(status, reports)
+        leaving_s = self._removed.age_s((view.term, view.state.removed), boottime_s())
+        change = next_change(view.state, replicas, reports, leaving_s)
+        if change is None:
+            self._change_said = ""
+            return ""
+        again, self._change_said = change.because == self._change_said, change.because
+        if change.step is not None and not again:
+            self._log("membership", change.because)
+        self._changing = self._begin_change(members, change)
+        if self._changing is not None:
+            self._changing.add_done_callback(lambda _: self._wake())
+        return change.because
+
+    def _begin_change(self, members: Members, change: Change) -> Future[Outcome] | None:
+        match change.step:
+            case HandOver(to):
+                return self._replica.transfer(to, CHANGE_LIMIT_S)
+            case DropReplica(name):
+                return self._replica.change_members(members.without(name), CHANGE_LIMIT_S)
+            case ChangeRole(name, role):
+                member = members.get(name)
+                assert member is not None
+                return self._replica.change_members(members.with_member(replace(member, role=role)), CHANGE_LIMIT_S)
+            case None:
+                return None
+            case _:
+                assert_never(change.step)
 
     def _seen_what_came_of_the_last(self, view: View[ClusterState]) -> bool:
         """Nothing is planned while a proposal is on its way, nor from a state that does not show yet what it did."""

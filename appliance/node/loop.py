@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from appliance import __version__
-from appliance.api.published import Published, RaftSeen
+from appliance.api.published import Published, RaftSeen, ReplicaSeen
 from appliance.cluster.config import ConfigError, Policy, policy_in_force
 from appliance.cluster.state import Appointment, ClusterState, Config
 from appliance.ha.actions import Decision
@@ -304,6 +304,7 @@ def _raft_seen(view: View[ClusterState], status: ReplicaStatus, peers: list[Peer
         index=view.index,
         log_entries=status.last_index - status.first_index + 1,
         log_bytes=status.log_bytes,
+        members={m.name: ReplicaSeen(m.role, m.address) for m in status.members.all},
         peers={p.name: p.connected for p in peers},
         refusals={p.name: p.refusal for p in peers if p.refusal},
         away={p.name: p.problem for p in peers if p.problem},

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping
 
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.codec import encode_command
-from appliance.cluster.commands import BeginBootstrap, Command, StartOperation
+from appliance.cluster.commands import BeginBootstrap, Command, RemoveMember, StartOperation
 from appliance.cluster.config import read_policy
 from appliance.cluster.state import ClusterState, NodeRole, OperationKind
-from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, switchover_checks
+from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, removal_checks, switchover_checks
+from appliance.ha.membership import without_a_majority
 from appliance.ha.seen import DirectoryKind, ReportSeen
 from appliance.node.clock import wall_time
-from appliance.node.coordinator import BARRIER_LIMIT_S, PROPOSE_LIMIT_S
+from appliance.node.coordinator import BARRIER_LIMIT_S, PROPOSE_LIMIT_S, replicas_of
 from appliance.node.messages import Operate
 from raft import Applied, Refused, Replica, ReplicaStatus
 
@@ -63,6 +64,9 @@ class Desk:
                 return failover_checks(state, reports, policy, request.target, allow_data_loss=loss)
             case "raft_transfer":
                 return transfer_checks(self._replica.status(), request.target)
+            case "remove":
+                problem = without_a_majority(replicas_of(self._replica.status(), reports), request.target)
+                return removal_checks(state, reports, request.target, problem, force=request.force)
 
     def _transfer(self, request: OperatorRequest, checks: tuple[Check, ...]) -> OperatorAnswer:
         """Hand the raft leadership over: no operation of the cluster, so nothing of it enters the replicated state."""
@@ -160,6 +164,8 @@ def _command(state: ClusterState, message: Operate) -> Command:
     request = message.request
     if request.kind == "bootstrap":
         return BeginBootstrap(message.cluster, request.target, message.document, request.id)
+    if request.kind == "remove":
+        return RemoveMember(request.target)
     assert state.appointment is not None
     return StartOperation(
         id=request.id or secrets.token_hex(6),

@@ -65,9 +65,11 @@ def test_a_witness_has_no_address_of_postgresql():
     assert (config.role, config.postgres_address) == (NodeRole.WITNESS, "")
 
 
-def test_a_role_that_is_not_available_yet_is_refused():
-    with pytest.raises(ConfigProblem, match="role: 'learner' is not available yet"):
-        NodeConfig.read(MINIMAL | {"role": "learner"})
+def test_a_learner_does_not_count_as_a_voter():
+    four = {f"pg{n}": f"h{n}:7400" for n in range(1, 5)}
+
+    assert NodeConfig.read(MINIMAL | {"members": four, "role": "learner"}).advice() == ()
+    assert NodeConfig.read(MINIMAL | {"role": "learner"}).postgres_address == "10.0.0.11:5432"
 
 
 def test_the_listen_hosts_of_postgresql():
@@ -106,7 +108,7 @@ def test_local_parameters_are_kept_as_postgresql_writes_them():
         ({"data_dir": "/d"}, "data_dir: unknown setting; did you mean postgresql.data_dir?"),
         ({"raft": {"lisen": "x"}}, "raft.lisen: unknown setting; did you mean raft.listen?"),
         ({"http": {"zzz": 1}}, "http.zzz: unknown setting; known here: http.listen, http.advertise, http.socket"),
-        ({"role": "king"}, "role: 'king' will not do; write data or witness"),
+        ({"role": "king"}, "role: 'king' will not do; write data, witness or learner"),
         ({"name": "a b"}, "name: 'a b' is no node name"),
         ({"members": {"pg1": "10.0.0.11"}}, "members.pg1: '10.0.0.11' is not host:port"),
         ({"members": {"pg1": "0.0.0.0:7400"}}, "members.pg1: '0.0.0.0:7400' is no address that others can reach"),

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from http.client import HTTPConnection
 
-from appliance.api.published import OperatorAnswer, Published, RaftSeen
+from appliance.api.published import OperatorAnswer, Published, RaftSeen, ReplicaSeen
 from appliance.api.raft_view import Fsyncs, RaftCertificate, RaftMember, RaftView
 from appliance.cluster.config import Policy
 from appliance.cluster.state import (
@@ -80,6 +80,13 @@ def state(**changes):
     return replace(base, **changes)
 
 
+VOTERS = {name: ReplicaSeen("voter", f"10.0.0.{name[-1]}:7400") for name in NAMES}
+
+
+def raft(role="leader", **changes):
+    return replace(RaftSeen(role, "pg1", 7, 42, members=VOTERS), **changes)
+
+
 def published(me="pg1", **changes):
     """A healthy cluster with primary pg1, as `me` knows it."""
     primary = me == "pg1"
@@ -103,7 +110,7 @@ def published(me="pg1", **changes):
         ),
         report=report(me, primary=primary),
         reports=reports,
-        raft=RaftSeen("leader" if primary else "follower", "pg1", 7, 42, peers={n: True for n in NAMES if n != me}),
+        raft=raft("leader" if primary else "follower", peers={n: True for n in NAMES if n != me}),
         rule="nothing_to_do",
         doing="nothing to do",
         last_renewal_s=0.3,

@@ -368,7 +368,8 @@ def test_a_bug_is_a_problem_and_not_the_end(trusted, node, caplog):
 def test_the_schema_is_complete(http):
     schema = http.get("/openapi.json").json()
     assert schema["openapi"].startswith("3.1")
-    posts = [f"/api/v1/{what}" for what in ("bootstrap", "failovers", "members", "raft/leader", "switchovers")]
+    named = ("bootstrap", "failovers", "members", "raft/leader", "removals", "switchovers")
+    posts = [f"/api/v1/{name}" for name in named]
     assert [path for path, methods in sorted(schema["paths"].items()) if "post" in methods] == posts
     for path in posts:
         refused = schema["paths"][path]["post"]["responses"]["409"]["content"]

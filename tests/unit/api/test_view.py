@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.api.published import RaftSeen
-from appliance.api.view import cluster_view
+from appliance.api.published import ReplicaSeen
+from appliance.api.view import MemberReplica, cluster_view
 from appliance.cluster.codec import to_json
 from appliance.cluster.state import (
     Bootstrap,
@@ -22,7 +22,7 @@ from appliance.cluster.state import (
 )
 from appliance.ha.seen import CertificateSeen, ReportSeen
 
-from .building import LSN, MIB, TAKEN_S, member, published, report, seen, standby, state
+from .building import LSN, MIB, TAKEN_S, VOTERS, member, published, raft, report, seen, standby, state
 
 
 def look(value, age_s=0.0):
@@ -62,7 +62,7 @@ def test_the_object_is_json_with_stable_names():
     assert set(view["members"][0]) == {
         "name", "role", "state", "host", "port", "api_url", "timeline", "lsn", "lag_bytes", "replay_lag_bytes",
         "reported_age_s", "tags", "doing", "progress", "pending_restart", "rebuilding", "version", "certificate",
-            "raft",
+        "raft", "kind",
     }  # fmt: skip
     assert view["lease"] == {"status": "held", "left_s": 5.5}
     assert view["applied"] == {"index": 42, "age_s": 0.2}
@@ -169,10 +169,11 @@ DEGRADED = {
     "member.not_streaming": with_report("pg3", streaming=False),
     "member.not_fenced": with_report("pg3", in_recovery=False, streaming=False),
     "member.lagging": with_report("pg3", lsn=LSN - MIB - 1),
-    "quorum.no_margin": published(raft=RaftSeen("leader", "pg1", 7, 42, peers={"pg2": True, "pg3": False})),
+    "quorum.no_margin": published(raft=raft(peers={"pg2": True, "pg3": False})),
     "certificate.due": with_report("pg3", certificate=CertificateSeen(LATER, "it expires and is not renewed")),
-    "raft.refused": published(
-        raft=RaftSeen("leader", "pg1", 7, 42, peers={"pg2": True, "pg3": True}, refusals={"pg3": "cluster is lab"})
+    "raft.refused": published(raft=raft(peers={"pg2": True, "pg3": True}, refusals={"pg3": "cluster is lab"})),
+    "member.leaving": published(
+        state=state(members={"pg1": member("pg1"), "pg2": member("pg2")}, removed=frozenset({"pg3"}))
     ),
 }
 
@@ -187,11 +188,28 @@ def test_less_than_everything_is_degraded(code):
 
 
 def test_a_silent_member_shows_why_there_is_no_connection_and_is_not_called_refused():
-    raft = RaftSeen("follower", "pg2", 7, 42, peers={"pg2": True, "pg3": False}, away={"pg3": "pg3: timed out"})
-    problems = {p.code: p.hint for p in look(replace(with_report("pg3", age_s=2.1), raft=raft)).problems}
+    away = raft("follower", leader="pg2", peers={"pg2": True, "pg3": False}, away={"pg3": "pg3: timed out"})
+    problems = {p.code: p.hint for p in look(replace(with_report("pg3", age_s=2.1), raft=away)).problems}
 
     assert set(problems) == {"member.silent", "quorum.no_margin"}
     assert problems["member.silent"].endswith("From pg1: pg3: timed out")
+
+
+def test_only_voters_count_for_the_margin():
+    learner = {**VOTERS, "pg4": ReplicaSeen("learner", "10.0.0.4:7400")}
+    away = raft(members=learner, peers={"pg2": True, "pg3": True, "pg4": False})
+
+    assert look(published(raft=away)).verdict == "healthy"
+    assert codes(published(raft=replace(away, peers={"pg2": True, "pg3": False, "pg4": True}))) == {"quorum.no_margin"}
+
+
+def test_a_member_shows_its_role_and_that_of_its_replica():
+    members = {**state().members, "pg4": member("pg4", NodeRole.LEARNER)}
+    raft_members = {**VOTERS, "pg4": ReplicaSeen("learner", "10.0.0.9:7400")}
+    value = published(state=state(members=members), raft=raft(members=raft_members, peers={"pg4": True}))
+    shown = look(value).members[3]
+
+    assert (shown.kind, shown.raft) == ("learner", MemberReplica(True, "10.0.0.9:7400", "learner"))
 
 
 def test_a_lag_within_the_limit_is_healthy():
@@ -229,8 +247,8 @@ def test_a_stuck_control_loop_is_stale():
 
 
 def test_the_message_names_peers_that_are_away():
-    raft = RaftSeen("candidate", None, 8, 42, peers={"pg1": False, "pg3": False})
-    value = replace(standby(contact_s=9.0), last_renewal_s=None, raft=raft)
+    alone = raft("candidate", leader=None, peers={"pg1": False, "pg3": False})
+    value = replace(standby(contact_s=9.0), last_renewal_s=None, raft=alone)
     message = next(p.message for p in look(value).problems if p.code == "quorum.none")
     assert "9.0 s" in message
     assert "pg1, pg3" in message

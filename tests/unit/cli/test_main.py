@@ -224,7 +224,7 @@ def test_the_sample_and_the_check_of_a_file(appliance, tmp_path):
     assert good.out == f"{file}: node pg1 of cluster shop, 3 members: fine\n"
     assert (bad.code, bad.out) == (2, "")
     assert bad.err.splitlines() == [
-        f"appliance: {file}: role: 'king' will not do; write data or witness",
+        f"appliance: {file}: role: 'king' will not do; write data, witness or learner",
         f"{file}: nmae: unknown setting; did you mean name?",
     ]
 

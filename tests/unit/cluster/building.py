@@ -19,6 +19,7 @@ from appliance.cluster.commands import (
     Rebuild,
     Rebuilt,
     Release,
+    RemoveMember,
     RevokeToken,
     SetConfig,
     StartOperation,
@@ -238,4 +239,5 @@ _MAKERS = (
         tape.pick(*[o.id for o in present.operations][-2:], "op9"), tape.pick(*Phase), AT
     ),
     _on_token,
+    lambda present, tape: RemoveMember(tape.name()),
 )

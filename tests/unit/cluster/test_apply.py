@@ -22,7 +22,9 @@ from appliance.cluster.commands import (
     Rebuild,
     Rebuilt,
     Release,
+    RemoveMember,
     SetConfig,
+    StartOperation,
 )
 from appliance.cluster.config import read_policy
 from appliance.cluster.state import (
@@ -33,6 +35,7 @@ from appliance.cluster.state import (
     FailedBootstrap,
     LeaseStatus,
     NodeRole,
+    OperationKind,
     Position,
 )
 
@@ -193,10 +196,50 @@ def test_r13_a_new_member_does_not_bring_its_own_incarnation():
         (Announce(member("pg2", raft="10.0.0.1:7400")), "member.address_taken"),
         (Announce(replace(member("pg2"), name="")), "member.nameless"),
         (Announce(member("pg2", NodeRole.WITNESS)), "member.role"),
+        (Announce(member("pg4")), "member.removed"),
     ],
 )
 def test_an_announcement_is_refused(command, code):
-    assert refused(state(), command) == code
+    assert refused(state(removed=frozenset({"pg4"})), command) == code
+
+
+def test_a_member_leaves_for_good():
+    after = done(state(), RemoveMember("pg3"))
+
+    assert set(after.members) == {"pg1", "pg2"}
+    assert (after.removed, after.appointment.holders) == ({"pg3"}, {"pg1"})
+    assert refused(after, Announce(member("pg3"))) == "member.removed"
+    assert refused(after, RemoveMember("pg3")) == "member.unknown"
+
+
+def test_the_vote_of_a_removed_member_counts_no_more():
+    after = done(vacant(), RemoveMember("pg3"))
+
+    assert refused(after, appoint("pg3", vote("pg3"))) == "member.unknown"
+    assert refused(after, appoint("pg2", vote("pg2"), vote("pg3"))) == "member.unknown"
+
+
+LEARNERS = with_members(state(), *(member(name, NodeRole.LEARNER) for name in ("pg1", "pg3")))
+
+
+@pytest.mark.parametrize(
+    ("present", "name", "code"),
+    [
+        (state(), "pg9", "member.unknown"),
+        (state(), "pg1", "member.last_primary"),
+        (vacant(), "pg1", "member.last_primary"),
+        (state(sync=(sync(1, "pg2"),)), "pg2", "member.synchronous"),
+        (
+            done(state(), StartOperation("op1", OperationKind.SWITCHOVER, "anna", "", "pg2", 4, AT)),
+            "pg2",
+            "operation.running",
+        ),
+        (replace(ClusterState(members=state().members), bootstrap=Bootstrap("pg2")), "pg2", "bootstrap.running"),
+        (LEARNERS, "pg2", "member.last_voter"),
+    ],
+)
+def test_a_member_does_not_leave(present, name, code):
+    assert refused(present, RemoveMember(name)) == code
 
 
 # Bootstrap

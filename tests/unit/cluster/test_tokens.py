@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from appliance.cluster.apply import apply
-from appliance.cluster.commands import IssueToken, RevokeToken, UseToken
+from appliance.cluster.commands import Announce, IssueToken, RemoveMember, RevokeToken, UseToken
 from appliance.cluster.state import JoinToken, NodeRole
 from appliance.cluster.tokens import LONGEST_S, TOKENS_LIMIT
 
-from .building import state
+from .building import member, state
 
 NOW_S = 1_800_000_000.0
 TOKEN = JoinToken("t1", "d1", "pg4", NodeRole.DATA, NOW_S + 3600)
@@ -76,3 +76,14 @@ def test_tokens_are_bounded_and_expired_ones_make_room():
     later_s = TOKEN.expires_unix_s
     more = IssueToken(replace(TOKEN, id="more", expires_unix_s=later_s + 60), later_s)
     assert [token.id for token in after(more, before=full).tokens] == ["more"]
+
+
+def test_a_removed_member_comes_back_with_a_new_token_only():
+    joined = after(ISSUE, USE, Announce(member("pg4")))
+    removed = after(RemoveMember("pg4"), before=joined)
+
+    assert code(removed, USE) == "token.unknown"
+    assert code(removed, Announce(member("pg4"))) == "member.removed"
+    back = after(ISSUE, USE, before=removed)
+    assert back.removed == frozenset()
+    assert code(back, Announce(member("pg4"))) == ""

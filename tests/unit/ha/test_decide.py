@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.cluster.apply import apply
 from appliance.cluster.commands import (
     AbandonBootstrap,
     Announce,
@@ -12,6 +13,7 @@ from appliance.cluster.commands import (
     Rebuild,
     Rebuilt,
     Release,
+    RemoveMember,
 )
 from appliance.cluster.state import (
     Bootstrap,
@@ -46,7 +48,7 @@ from appliance.ha.actions import (
     StopPostgres,
 )
 from appliance.ha.decide import RULES, decide, slot_name
-from appliance.ha.seen import DirectoryKind, FailedCheckpoint, LeaseSeen, Notes
+from appliance.ha.seen import DirectoryKind, DirectorySeen, FailedCheckpoint, LeaseSeen, Notes
 from tests.unit.cluster.building import LSN, member, state, vacant, with_members
 
 from .building import (
@@ -86,6 +88,7 @@ MOVED = member("pg2", raft="10.0.0.9:7400", incarnation="")
 REBUILDING = with_members(OPENED, member("pg1", incarnation="", rebuilding=True))
 LOST = stopped(primary(notes=Notes(4, 5), lease=None), incarnation="")
 
+REMOVED = apply(state(), RemoveMember("pg2")).state
 CASES = {
     "end_stray": (state(), stopped(primary(), stray_pid=4711), [EndStray(4711)]),
     "fence_newer_epoch": (OPENED, primary(), [IMMEDIATE]),
@@ -97,6 +100,7 @@ CASES = {
     ),
     "hand_over": (MOVING, primary(), [StopPostgres(StopMode.FAST)]),
     "finish_job": (REBUILDING, replace(LOST, job=job(running=False, seconds=0.1)), [FinishJob()]),
+    "retire": (REMOVED, standby(), [StopPostgres(StopMode.FAST)]),
     "announce": (state(), replace(standby(), me=MOVED), [Propose(Announce(MOVED))]),
     "initialise": (BOOTSTRAPPING, FRESH, [Initialise()]),
     "pledge": (vacant(), standby(), [Pledge(5)]),
@@ -352,6 +356,26 @@ def test_r6_a_pledge_is_written_once_and_by_nodes_with_data_only():
     assert Pledge(5) not in actions(vacant(), standby(directory=directory("pg2", incarnation="other")))
     witness = with_members(vacant(), member("pg2", NodeRole.WITNESS))
     assert actions(witness, replace(FRESH, me=replace(member("pg2", NodeRole.WITNESS)))) == []
+
+
+def test_a_removed_member_ends_its_postgresql_and_begins_nothing_more():
+    down = stopped(standby())
+    for seen in (down, replace(down, directory=DirectorySeen(DirectoryKind.MISSING)), replace(down, contact_s=None)):
+        decision = decide(REMOVED, seen, POLICY)
+        assert (decision.actions, decision.because) == ((), "pg2 was removed from the cluster")
+    assert actions(REMOVED, standby(stopping_s=POLICY.primary_stop_timeout_s + 1)) == [IMMEDIATE]
+    assert actions(REMOVED, standby(stopping_s=1.0)) == []
+
+
+def test_r15_the_slot_of_a_removed_member_goes_once_nobody_streams_through_it():
+    both = instance(primary=True, slots=SLOTS)
+    left = replace(both, idle_slots=frozenset({slot_name("pg2")}))
+
+    assert actions(REMOVED, primary(instance=both)) == []
+    assert actions(REMOVED, primary(instance=left)) == [DropSlots(("pg2",))]
+    assert actions(REMOVED, standby("pg3", instance=instance(idle_slots=left.idle_slots))) == [DropSlots(("pg2",))]
+    alike = with_members(REMOVED, member("PG2"))
+    assert actions(alike, primary(instance=left)) == [], "a member of today has a slot of that name"
 
 
 def test_a_witness_that_was_known_with_data_says_so_and_waits():

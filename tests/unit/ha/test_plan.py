@@ -404,7 +404,7 @@ def some_reports(present, tape):
     number = present.election.number if present.election else present.epoch
     reports = {}
     for name in NAMES:
-        known = present.members[name].incarnation
+        known = present.members[name].incarnation if name in present.members else ""
         ballot = vote(name, tape.pick(LSN, LSN + 1, 0), tape.pick(2, 2, 3, 1), tape.pick(number, number - 1), known)
         given = report(
             name,

@@ -7,7 +7,7 @@ from appliance.cluster.apply import apply
 from appliance.cluster.codec import decode_command
 from appliance.node.guard_client import GuardError, GuardStatus, Postmaster
 from appliance.node.messages import decode, encode
-from raft import Applied, Refused, Unknown, View
+from raft import Applied, Members, PeerStatus, Refused, Unknown, View
 
 
 class Clock:
@@ -34,7 +34,8 @@ class Consensus:
     def __init__(self, state, *, leads=False):
         self.state, self.index, self.term = state, 7, 3
         self.leader, self.leads, self.leading_since_s = "pg1", leads, 0.0 if leads else None
-        self.barriers, self.proposed, self.asked = [], [], []
+        self.barriers, self.proposed, self.asked, self.changes = [], [], [], []
+        self.members = Members()
         self.during_barrier = lambda: None
         self.barrier_answer = None
 
@@ -46,7 +47,16 @@ class Consensus:
         figures = dict.fromkeys(("commit_index", "log_bytes", "fsync_count", "ticks_late"), 0)
         figures |= dict.fromkeys(("fsync_total_s", "fsync_longest_s", "tick_late_longest_s"), 0.0)
         return SimpleNamespace(
-            role="follower", first_index=2, last_index=1, peers=(), votes=True, refusals={}, certificate=None, **figures
+            name="pg1",
+            role="follower",
+            first_index=2,
+            last_index=1,
+            votes=True,
+            refusals={},
+            certificate=None,
+            peers=[PeerStatus(n, n, True, None, None, None) for n in self.members.names - {"pg1"}],
+            members=self.members,
+            **figures,
         )
 
     def barrier(self, limit_s):
@@ -58,6 +68,14 @@ class Consensus:
     def propose(self, command, command_id, limit_s):
         self.proposed.append((decode_command(command), Future()))
         return self.proposed[-1][1]
+
+    def change_members(self, members, limit_s):
+        self.changes.append((members, Future()))
+        return self.changes[-1][1]
+
+    def transfer(self, to, limit_s):
+        self.changes.append((to, Future()))
+        return self.changes[-1][1]
 
     def request(self, peer, payload, limit_s):
         self.asked.append((peer, decode(payload), Future()))

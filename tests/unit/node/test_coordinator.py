@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.cluster.commands import Depose
+from appliance.cluster.apply import apply
+from appliance.cluster.commands import Depose, RemoveMember
 from appliance.cluster.config import Policy
-from appliance.cluster.state import LeaseStatus
+from appliance.cluster.state import LeaseStatus, NodeRole
 from appliance.node import coordinator as module
 from appliance.node.coordinator import PROMOTION_LIMIT_S, Coordinator
 from appliance.node.messages import SendReport
-from raft import Refused, Unknown
-from tests.unit.cluster.building import state, vacant
+from raft import Applied, Member, Members, Refused, Unknown
+from tests.unit.cluster.building import member, state, vacant, with_members
 from tests.unit.ha.building import APPOINTED, report
 
 from .building import Clock, Consensus
@@ -206,3 +207,66 @@ def test_nothing_is_planned_before_it_is_seen_what_became_of_the_last_proposal(c
     step(coordinator, consensus)
 
     assert [type(c).__name__ for c in consensus.commands] == ["Depose", "OpenElection"]
+
+
+# Members
+
+
+@pytest.fixture
+def three(consensus):
+    consensus.members = Members.of(Member(n, f"id-{n}", f"{n}:7400", "voter") for n in ("pg1", "pg2", "pg3"))
+    return consensus
+
+
+def settle(consensus):
+    members, future = consensus.changes[-1]
+    consensus.members = members
+    future.set_result(Applied(9))
+
+
+def test_a_removed_member_leaves_consensus_and_one_change_is_under_way_at_a_time(coordinator, three):
+    coordinator.receive(SendReport(report("pg2")))
+    three.state = apply(three.state, RemoveMember("pg3")).state
+    assert step(coordinator, three) == "pg3 was removed"
+    step(coordinator, three)
+    assert [members.names for members, _ in three.changes] == [{"pg1", "pg2"}]
+    settle(three)
+    assert step(coordinator, three) == "nothing to do"
+    assert len(three.changes) == 1
+
+
+def test_a_change_that_came_to_nothing_is_made_again(coordinator, three):
+    coordinator.receive(SendReport(report("pg2")))
+    three.state = apply(three.state, RemoveMember("pg3")).state
+    step(coordinator, three)
+    three.changes[-1][1].set_result(Unknown("no answer in time"))
+    step(coordinator, three)
+    assert len(three.changes) == 2
+
+
+def test_a_learner_gives_its_vote_back_and_gets_it_again_by_catching_up(coordinator, three):
+    for node in ("pg2", "pg3"):
+        coordinator.receive(SendReport(report(node)))
+    before, three.state = three.state, with_members(three.state, member("pg3", NodeRole.LEARNER))
+    step(coordinator, three)
+    settle(three)
+    assert (three.members.voters, three.members.learners) == ({"pg1", "pg2"}, {"pg3"})
+    three.state = before
+    step(coordinator, three)
+    settle(three)
+    assert three.members.get("pg3") == Member("pg3", "id-pg3", "pg3:7400", "joining")
+
+
+def test_a_raft_leader_that_was_removed_hands_over(coordinator, three):
+    coordinator.receive(SendReport(report("pg2")))
+    coordinator.receive(SendReport(report("pg3")))
+    three.state = apply(state(appointment=replace(state().appointment, node="pg2")), RemoveMember("pg1")).state
+    step(coordinator, three)
+    assert three.changes[-1][0] == "pg2"
+
+
+def test_who_does_not_lead_changes_nothing(coordinator, three):
+    three.leads, three.leading_since_s = False, None
+    three.state = apply(three.state, RemoveMember("pg3")).state
+    step(coordinator, three)
+    assert three.changes == []

@@ -1,0 +1,99 @@
+"""Roles of replicas, and members that leave: what is agreed becomes so, whoever leads Raft, and stays so."""
+
+import signal
+
+from tests.harness.cluster import Cluster
+from tests.harness.ledger import Ledger
+
+
+def roles(node):
+    return {name: replica["role"] for name, replica in node.view()["raft"]["members"].items()}
+
+
+def slots(node):
+    return {name for (name,) in node.sql("SELECT slot_name::text FROM pg_replication_slots")}
+
+
+def test_a_learner_has_the_data_and_no_vote():
+    with Cluster(3, roles={"n3": "learner"}) as cluster:
+        learner, voters = cluster["n3"], {"n1": "voter", "n2": "voter", "n3": "learner"}
+        cluster.start()
+        # a learner that led Raft has handed over before
+        cluster.wait_until(lambda: all(roles(node) == voters for node in cluster), 15, "n3 is a learner everywhere")
+        cluster.bootstrap()
+        cluster.wait_whole()
+        table = cluster["n1"].command("members", "list", "-o", "tsv").stdout.splitlines()
+        assert [line.split("\t")[1:6:4] for line in table[1:]] == [["data", "voter"]] * 2 + [["learner", "learner"]]
+        cluster["n1"].sql("CREATE TABLE t AS SELECT 1 AS a")
+        cluster.wait_until(lambda: learner.sql("SELECT a FROM t") == [(1,)], 10, "it has the data")
+
+        learner.lose_host()
+        cluster.wait_until(lambda: cluster["n1"].view()["verdict"] == "degraded", 5, "the loss is shown")
+        assert "quorum.no_margin" not in {p["code"] for p in cluster["n1"].view()["problems"]}
+        learner.start()
+        cluster.wait_whole()
+
+        assert cluster["n1"].command("switchover", "--to", "n3", "--yes").returncode == 0
+        assert cluster.wait_whole() is learner
+        assert roles(learner) == voters, "whoever is primary needs no vote in Raft"
+
+        learner.end(signal.SIGTERM)
+        learner.config["role"] = "data"
+        learner.start()
+        all_vote = dict.fromkeys(("n1", "n2", "n3"), "voter")
+        cluster.wait_until(lambda: all(roles(node) == all_vote for node in cluster), 15, "n3 votes again")
+        cluster.wait_whole()
+
+
+def test_a_member_that_is_removed_stops_and_is_refused_from_then_on():
+    """The one that leads Raft, which has to hand that over first."""
+    with Cluster(3) as cluster:
+        primary = cluster.up().wait_whole()
+        if primary.view()["raft"]["leader"] == primary.name:
+            assert primary.command("switchover", "--yes").returncode == 0
+            primary = cluster.wait_whole()
+        leaving = cluster[primary.view()["raft"]["leader"]]
+        (staying,) = (node for node in cluster.standbys() if node is not leaving)
+        for words, code in (
+            (("members", "remove", primary.name, "--yes"), "member.last_primary"),
+            (("members", "remove", "n9", "--yes"), "member.unknown"),
+            (("members", "remove", leaving.name, "--yes"), "member.running"),
+        ):
+            refused = primary.command(*words)
+            assert (refused.returncode, code in refused.stderr) == (4, True), refused
+        with Ledger(cluster) as ledger:
+            removed = primary.command("members", "remove", leaving.name, "--force", "--yes")
+            assert removed.returncode == 0, removed
+            ledger.wait_for_writes(5)
+            audit = ledger.audit(primary)
+        audit.expect_no_loss()
+        assert set(roles(primary)) == {primary.name, staying.name}
+        assert [m["name"] for m in primary.view()["members"]] == sorted({primary.name, staying.name})
+        leaving.wait_postgres_gone(15)
+        left = {f"appliance_{staying.name}"}
+        cluster.wait_until(lambda: slots(primary) == left, 15, "its slot is gone")
+
+        leaving.end(signal.SIGTERM)
+        leaving.start()
+        cluster.wait_until(lambda: leaving.view()["verdict"] == "stale", 15, "it has no quorum")
+        assert "was removed" in leaving.view()["doing"]
+        assert not leaving.view()["quorum"]
+        assert slots(primary) == left
+        assert set(roles(primary)) == {primary.name, staying.name}
+        assert not leaving.postgres_processes()
+        assert (leaving.data_dir / "PG_VERSION").exists(), "its data stay"
+
+
+def test_a_lost_member_is_removed_and_one_that_is_needed_is_not():
+    with Cluster(3, roles={"n3": "witness"}) as cluster:
+        primary = cluster.up().wait_whole()
+        standby, witness = cluster.standbys()[0], cluster["n3"]
+        witness.lose_host()
+        cluster.wait_until(lambda: primary.view()["problems"], 10, "its silence is noticed")
+        refused = primary.command("members", "remove", standby.name, "--force", "--yes")
+        assert (refused.returncode, "quorum.kept" in refused.stderr) == (4, True), refused
+        assert primary.command("members", "remove", "n3", "--yes").returncode == 0
+        assert roles(primary) == {primary.name: "voter", standby.name: "voter"}
+        primary.sql("CREATE TABLE t AS SELECT 1 AS a")
+        del cluster.nodes["n3"]
+        cluster.wait_until(lambda: standby.sql("SELECT a FROM t") == [(1,)], 10, "the two go on")
