@@ -26,6 +26,8 @@ from raft import Applied, Members, Outcome, Refused, Replica, ReplicaStatus, Unk
 BARRIER_LIMIT_S = 1.0
 PROPOSE_LIMIT_S = 2.0
 CHANGE_LIMIT_S = 2.0
+CHANGE_PAUSE_S = 3.0
+"""After a change of members that came to nothing: while leadership is handed over the log takes no entries."""
 PROMOTION_LIMIT_S = 60.0
 """An appointed node that has not opened by then gets no more renewals."""
 
@@ -110,6 +112,7 @@ class Coordinator:
         self._received: dict[str, tuple[float, Report]] = {}
         self._epoch, self._election, self._phase, self._removed = Watch(), Watch(), Watch(), Watch()
         self._changing: Future[Outcome] | None = None
+        self._change_again_s = 0.0
         self._change_said = ""
         self._noted_s = 0.0
         self._proposed: Future[Outcome] | None = None
@@ -175,7 +178,12 @@ class Coordinator:
 
         Looked at anew each time, so that what a lost raft leader had begun is ended by the next one.
         """
-        if self._changing is not None and not self._changing.done():
+        if self._changing is not None:
+            if not self._changing.done():
+                return self._change_said
+            failed, self._changing = not isinstance(self._changing.result(), Applied), None
+            self._change_again_s = boottime_s() + CHANGE_PAUSE_S if failed else 0.0
+        if boottime_s() < self._change_again_s:
             return self._change_said
         status, reports = self._replica.status(), self.reports()
         members, replicas = status.members, replicas_of(status, reports)

@@ -228,6 +228,12 @@ class Node:
             answered.set_result(OperatorAnswer("accepted", request.id, message="as you say"))
         return answered
 
+    def drop(self, name):
+        """As after the raft leader has taken this replica out."""
+        known = self.value.raft
+        members = {other: replica for other, replica in known.members.items() if other != name}
+        self.value = replace(self.value, raft=replace(known, members=members))
+
     def _start(self, request):
         self.put(
             Operation(

@@ -123,6 +123,20 @@ def test_a_body_need_not_be_called_json(trusted, node):
     assert node.requests[0].target == "pg3"
 
 
+def test_a_removal_passes_its_words_on(trusted, node):
+    answer = trusted.post("/api/v1/removals", json={"member": "pg3", "force": True, "reason": "sold"})
+    assert (answer.status_code, answer.json()["member"]) == (200, "pg3")
+    asked = node.requests[0]
+    assert (asked.kind, asked.target, asked.force, asked.reason) == ("remove", "pg3", True, "sold")
+    node.answer = OperatorAnswer("refused", code="member.running", message="pg3: runs", checks=CHECKS)
+    is_problem(trusted.post("/api/v1/removals", json={"member": "pg3"}), 409, "member.running")
+    node.answer = OperatorAnswer("accepted", message="all checks pass", checks=CHECKS[:1])
+    dry = trusted.post("/api/v1/removals", params={"dry_run": "true"}, json={"member": "pg3"})
+    assert (dry.status_code, dry.json()["message"]) == (200, "all checks pass")
+    assert node.requests[-1].dry_run
+    assert trusted.post("/api/v1/removals", json={}).status_code == 422
+
+
 def test_a_failover_passes_its_words_on(trusted, node):
     body = {"to": "pg3", "allow_data_loss": True}
     answer = trusted.post("/api/v1/failovers", json=body)

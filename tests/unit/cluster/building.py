@@ -239,5 +239,5 @@ _MAKERS = (
         tape.pick(*[o.id for o in present.operations][-2:], "op9"), tape.pick(*Phase), AT
     ),
     _on_token,
-    lambda present, tape: RemoveMember(tape.name()),
+    lambda present, tape: RemoveMember(tape.pick("pg4", "pg4", "pg4", tape.name())),
 )

@@ -9,7 +9,7 @@ from appliance.cluster.commands import Depose, RemoveMember
 from appliance.cluster.config import Policy
 from appliance.cluster.state import LeaseStatus, NodeRole
 from appliance.node import coordinator as module
-from appliance.node.coordinator import PROMOTION_LIMIT_S, Coordinator
+from appliance.node.coordinator import CHANGE_PAUSE_S, PROMOTION_LIMIT_S, Coordinator
 from appliance.node.messages import SendReport
 from raft import Applied, Member, Members, Refused, Unknown
 from tests.unit.cluster.building import member, state, vacant, with_members
@@ -235,11 +235,17 @@ def test_a_removed_member_leaves_consensus_and_one_change_is_under_way_at_a_time
     assert len(three.changes) == 1
 
 
-def test_a_change_that_came_to_nothing_is_made_again(coordinator, three):
+def test_a_change_that_came_to_nothing_is_made_again_after_a_pause(coordinator, three, clock):
     coordinator.receive(SendReport(report("pg2")))
     three.state = apply(three.state, RemoveMember("pg3")).state
     step(coordinator, three)
     three.changes[-1][1].set_result(Unknown("no answer in time"))
+    step(coordinator, three)
+    clock.now_s += CHANGE_PAUSE_S - 0.1
+    step(coordinator, three)
+    assert len(three.changes) == 1
+    clock.now_s += 0.2
+    coordinator.receive(SendReport(report("pg2")))
     step(coordinator, three)
     assert len(three.changes) == 2
 
