@@ -1,5 +1,6 @@
 """Roles of replicas, and members that leave: what is agreed becomes so, whoever leads Raft, and stays so."""
 
+import shutil
 import signal
 
 from tests.harness.cluster import Cluster
@@ -82,6 +83,17 @@ def test_a_member_that_is_removed_stops_and_is_refused_from_then_on():
         assert set(roles(primary)) == {primary.name, staying.name}
         assert not leaving.postgres_processes()
         assert (leaving.data_dir / "PG_VERSION").exists(), "its data stay"
+
+        token = primary.command("members", "add", leaving.name).stdout.split()[3]
+        leaving.lose_host()
+        for path in leaving.directory.iterdir():
+            if path not in {leaving.config_file, leaving.log_file}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        joined = leaving.command("join", "--token", token)
+        assert joined.returncode == 0, joined
+        leaving.start()
+        assert cluster.wait_whole() is primary
+        cluster.wait_until(lambda: roles(primary) == dict.fromkeys(cluster.nodes, "voter"), 20, "it votes again")
 
 
 def test_a_lost_member_is_removed_and_one_that_is_needed_is_not():
