@@ -74,7 +74,7 @@ class WholeFile(pytest.Item):
     def _copy_to(self, root):
         for part in ("appliance", "raft", HERE.relative_to(SOURCES)):
             shutil.copytree(SOURCES / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("pyproject.toml", "tests/harness/certificates.py"):
+        for file in ("pyproject.toml", "tests/harness/certificates.py", "tests/harness/places.py"):
             (root / file).parent.mkdir(exist_ok=True)
             shutil.copy(SOURCES / file, root / file)
 
