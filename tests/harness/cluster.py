@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from appliance.postgres.conninfo import PATIENCE, keywords
-from tests.harness.certificates import Certificates
+from tests.harness.certificates import Certificates, write
 from tests.harness.network import Network
 from tests.harness.node import APPLICATION, Document, Node, Place
 from tests.harness.places import free_ports, fresh_directory
@@ -105,6 +106,11 @@ class Cluster:
         self.bootstrap()
         self.wait_whole(START_LIMIT_S)
         return self
+
+    def entrust(self, node: Node) -> None:
+        """The authority's key lies with this node too: it issues certificates from now on."""
+        key = self.certificates.store_key(self.certificates.authority).read_bytes()
+        write(Path(node.config["tls"]["ca"]).with_name("ca.key"), key)
 
     def bootstrap(self, on: str = "n1") -> None:
         self.wait_until(lambda: len(self[on].view()["members"]) == len(self.nodes), 15, "all nodes have announced")

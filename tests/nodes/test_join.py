@@ -7,29 +7,9 @@ from dataclasses import replace
 
 import yaml
 
-from tests.harness.certificates import Certificates
 from tests.harness.cluster import Cluster
 from tests.harness.node import Node
 from tests.harness.places import free_ports, give
-
-
-def with_certificates(cluster):
-    """Each node has its own; the authority's key lies with the first two."""
-    made = Certificates(cluster.directory / "tls", cluster=cluster["n1"].config["cluster"])
-    for node in cluster:
-        directory = node.directory / "tls"
-        directory.mkdir()
-        files = made.member(node.name)
-        paths = {"ca": files.ca, "cert": files.cert, "key": files.key}
-        node.config["tls"] = {what: str(directory / f"{what}.pem") for what in paths}
-        for what, path in paths.items():
-            (directory / f"{what}.pem").write_bytes(path.read_bytes())
-        if node.name != "n3":
-            made.store_key(made.authority)
-            (directory / "ca.key").write_bytes((made.directory / "ca.key").read_bytes())
-        for path in (directory, *directory.iterdir()):
-            give(path)
-            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def newcomer(cluster, name):
@@ -46,7 +26,8 @@ def newcomer(cluster, name):
     ):
         text = text.replace(old, new)
     members = {**like.config["members"], name: f"{place.host}:{raft}"}
-    node = Node(directory, place, yaml.safe_load(text) | {"name": name, "members": members})
+    tls = {what: str(directory / "tls" / f"{what}.pem") for what in ("ca", "cert", "key")}
+    node = Node(directory, place, yaml.safe_load(text) | {"name": name, "members": members, "tls": tls})
     node.config_file.write_text(yaml.safe_dump(node.config))
     give(node.config_file)
     return node
@@ -54,8 +35,8 @@ def newcomer(cluster, name):
 
 def test_a_node_joins_a_running_cluster_and_carries_on_for_it():
     with Cluster() as cluster:
-        with_certificates(cluster)
         cluster.up()
+        cluster.entrust(cluster["n2"])
         made = cluster["n3"].command("members", "add", "n4")
         assert made.returncode == 0, made.stderr
         line = made.stdout.split()

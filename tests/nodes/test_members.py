@@ -84,6 +84,7 @@ def test_a_member_that_is_removed_stops_and_is_refused_from_then_on():
         assert not leaving.postgres_processes()
         assert (leaving.data_dir / "PG_VERSION").exists(), "its data stay"
 
+        cluster.entrust(primary)
         token = primary.command("members", "add", leaving.name).stdout.split()[3]
         leaving.lose_host()
         for path in leaving.directory.iterdir():
