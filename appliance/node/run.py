@@ -60,6 +60,9 @@ FAILED = 1
 API_STOP_LIMIT_S = 2.0
 LOG_LIMIT_S = 2.0
 STDERR = 2
+HEARTBEAT_SHARE = 0.3
+"""Raft heartbeats by the shortest election timeout: three fit into it. Each costs every node CPU time for ever; entries
+and barriers do not wait for one."""
 
 
 class StartError(Exception):
@@ -192,6 +195,7 @@ class _Node:
                 tls=None if config.tls is None else Tls(config.tls.ca, config.tls.cert, config.tls.key),
                 election_min_s=config.raft.election_timeout[0],
                 election_max_s=config.raft.election_timeout[1],
+                heartbeat_s=HEARTBEAT_SHARE * config.raft.election_timeout[0],
             ),
             ClusterMachine(),
             on_event=self._on_raft_event,
