@@ -15,11 +15,11 @@ from appliance.cli.node_file import load
 from appliance.cli.output import Format, Table, emit, say
 from appliance.cli.target import SYSTEM_CONFIG
 from appliance.node import joining
+from appliance.node.certificates import write_readable
 from appliance.node.config import DEFAULT_STATE_DIR, NodeConfig, TlsSection
 from appliance.node.invitation import Invitation, InvitationError, decode
 from appliance.node.joining import JoinProblem
 from appliance.node.messages import Joined
-from appliance.postgres.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,5 +118,4 @@ def _write_config(path: Path, invitation: Invitation, joined: Joined, tls: TlsSe
         paths: Mapping[str, Path] = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
         settings["tls"] = {name: str(place) for name, place in paths.items()}
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    write_atomically(path, yaml.safe_dump(settings, sort_keys=False))
-    path.chmod(0o644)
+    write_readable(path, yaml.safe_dump(settings, sort_keys=False))

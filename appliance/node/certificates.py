@@ -221,8 +221,9 @@ def write_key(path: Path, key: PrivateKey) -> None:
     _write(path, certificates.key_to_pem(key), _KEY_MODE)
 
 
-def write_certificates(path: Path, pem: str) -> None:
-    _write(path, pem.encode(), _CERTIFICATE_MODE)
+def write_readable(path: Path, text: str) -> None:
+    """Readable by everybody."""
+    _write(path, text.encode(), _CERTIFICATE_MODE)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

@@ -16,7 +16,16 @@ from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import Command, Depose, NotePosition
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, LeaseStatus
-from appliance.ha.membership import Change, ChangeRole, DropReplica, HandOver, Replicas, next_change, seen_by
+from appliance.ha.membership import (
+    Change,
+    ChangeRole,
+    DropReplica,
+    HandOver,
+    ReplicaRole,
+    Replicas,
+    next_change,
+    seen_by,
+)
 from appliance.ha.plan import Plan, Situation, plan, silence_s
 from appliance.ha.seen import LeaderSeen, Report, ReportSeen
 from appliance.node.clock import boottime_s, wall_time
@@ -186,7 +195,7 @@ class Coordinator:
         if boottime_s() < self._change_again_s:
             return self._change_said
         status, reports = self._replica.status(), self.reports()
-        members, replicas = status.members, replicas_of(status, reports)
+        replicas = replicas_of(status, reports)
         leaving_s = self._removed.age_s((view.term, view.state.removed), boottime_s())
         change = next_change(view.state, replicas, reports, leaving_s)
         if change is None:
@@ -195,21 +204,20 @@ class Coordinator:
         again, self._change_said = change.because == self._change_said, change.because
         if change.step is not None and not again:
             self._log("membership", change.because)
-        self._changing = self._begin_change(members, change)
+        self._changing = self._begin_change(change)
         if self._changing is not None:
             self._changing.add_done_callback(lambda _: self._wake())
         return change.because
 
-    def _begin_change(self, members: Members, change: Change) -> Future[Outcome] | None:
+    def _begin_change(self, change: Change) -> Future[Outcome] | None:
+        """By the members in force when it is written: one who joins meanwhile must not be dropped with this."""
         match change.step:
             case HandOver(to):
                 return self._replica.transfer(to, CHANGE_LIMIT_S)
             case DropReplica(name):
-                return self._replica.change_members(members.without(name), CHANGE_LIMIT_S)
+                return self._replica.remove_member(name, CHANGE_LIMIT_S)
             case ChangeRole(name, role):
-                member = members.get(name)
-                assert member is not None
-                return self._replica.change_members(members.with_member(replace(member, role=role)), CHANGE_LIMIT_S)
+                return self._replica.revise_members(lambda members: _with_role(members, name, role), CHANGE_LIMIT_S)
             case None:
                 return None
             case _:
@@ -260,6 +268,13 @@ class Coordinator:
         if isinstance(command, Depose) and never_logged:
             self._ledger.cease_deposing(command.epoch, token)
         self._wake()
+
+
+def _with_role(members: Members, name: str, role: ReplicaRole) -> Members:
+    member = members.get(name)
+    if member is None:
+        raise ValueError(f"{name!r} is no member any more")
+    return members.with_member(replace(member, role=role))
 
 
 def _matters(report: Report) -> Report:

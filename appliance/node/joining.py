@@ -39,8 +39,8 @@ def join(
     if not isinstance(answer, Joined):
         raise JoinProblem(f"the answer is a {type(answer).__name__}: run the same version everywhere")
     if tls is not None:
-        files.write_certificates(tls.ca, answer.ca)
-        files.write_certificates(tls.cert, answer.certificate)
+        files.write_readable(tls.ca, answer.ca)
+        files.write_readable(tls.cert, answer.certificate)
     return answer
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from appliance.api.published import InviteRequest, OperatorAnswer
+from appliance.cluster import tokens
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import IssueToken, UseToken
 from appliance.cluster.state import ClusterState, JoinToken, NodeRole
@@ -124,6 +125,9 @@ class Registrar:
 
     def _use_token(self, asked: Join) -> JoinToken:
         command = UseToken(asked.token, digest(asked.secret), asked.member, asked.key, wall_s())
+        # by what is known here first: strangers must not be able to fill the log
+        if isinstance(refused := tokens.use(self._replica.view().state, command), str):
+            raise JoinError(f"the token was not used: {refused}")
         proposed = self._replica.propose(encode_command(command), f"join-{secrets.token_hex(8)}", PROPOSE_LIMIT_S)
         _applied(proposed.result(), "the token was not used")
         return self._used_token(asked.token, asked.key)
@@ -131,8 +135,8 @@ class Registrar:
     def _used_token(self, identity: str, key: str) -> JoinToken:
         """As the agreed state has it now: R2, since what it says is acted upon."""
         _applied(self._replica.barrier(PROPOSE_LIMIT_S).result(), "the token was not looked up")
-        tokens = self._replica.view().state.tokens
-        found = next((token for token in tokens if (token.id, token.used_by) == (identity, key)), None)
+        known = self._replica.view().state.tokens
+        found = next((token for token in known if (token.id, token.used_by) == (identity, key)), None)
         if found is None:
             raise JoinError(f"no token {identity} is in use with this key")
         return found

@@ -1,4 +1,4 @@
-"""How long writes stop, and what an idle node costs: `./dev bench [--runs N] [--only NAME …] [-o json]`.
+"""How long writes stop, and what an idle node costs: `./dev bench [--runs N] [--only NAME …] [--clear] [-o json]`.
 
 Each figure of nodes is the longest time between two acknowledged commits of one client that writes all the time through
 the DSN that applications use; `raft` is about replicas alone (tests/raft/measure.py). Medians of N runs, with the
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tests.bench.result import Result
@@ -26,9 +27,9 @@ IDLE_S = 30.0
 CLOCK_TICKS = 100
 
 
-def form() -> float:
+def form(make: Callable[[], Cluster]) -> float:
     """Three node processes from nothing to two streaming standbys."""
-    with Cluster() as cluster:
+    with make() as cluster:
         began_s = time.monotonic()
         cluster.start()
         while not bootstrapped(cluster["n1"]):
@@ -155,18 +156,18 @@ EVENTS: dict[str, tuple[str, Callable[[Cluster], Audit]]] = {
 }
 
 
-def measure(runs: int, only: list[str]) -> Iterator[Result]:
+def measure(runs: int, only: list[str], make: Callable[[], Cluster]) -> Iterator[Result]:
     wanted = only or ["raft", "form", *EVENTS, "idle"]
     if "raft" in wanted:
         yield from raft.measure(runs)
     if "form" in wanted:
         yield Result(
-            "form", "three nodes from nothing to two streaming standbys", "s", tuple(form() for _ in range(runs))
+            "form", "three nodes from nothing to two streaming standbys", "s", tuple(form(make) for _ in range(runs))
         )
     events = [name for name in EVENTS if name in wanted]
     if not events and "idle" not in wanted:
         return
-    with Cluster() as cluster:
+    with make() as cluster:
         cluster.up()
         if "idle" in wanted:
             yield from idle(cluster)
@@ -189,8 +190,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[], choices=["raft", "form", *EVENTS, "idle"])
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
+    parser.add_argument("--clear", action="store_true", help="nodes without certificates: nothing is encrypted")
     options = parser.parse_args()
-    for result in measure(options.runs, options.only):
+    for result in measure(
+        options.runs, options.only, partial(Cluster, config={"tls": None}) if options.clear else Cluster
+    ):
         if options.output == "json":
             median = statistics.median(result.runs)
             fields = {"name": result.name, "unit": result.unit, "median": median, "runs": result.runs}

@@ -129,7 +129,7 @@ def test_another_key_cannot_use_a_used_token(leader, here, tmp_path):
 
 def test_what_is_no_use_is_refused_in_words(leader, here):
     line = leader.invite()
-    good = decode(line)
+    good, index = decode(line), leader.replica.status().last_index
     for changed, said in (
         (replace(good, secret="wrong"), r"no token .* with this secret"),
         (replace(good, token="wrong"), "no token wrong"),
@@ -141,6 +141,7 @@ def test_what_is_no_use_is_refused_in_words(leader, here):
             join(changed.encode(), here, 5.0)
     assert leader.member("n4") is None
     assert [token.used_by for token in leader.tokens] == [""]
+    assert leader.replica.status().last_index == index, "strangers write nothing into the log"
 
 
 def test_a_file_without_the_members_that_are_there_would_begin_a_cluster_of_its_own(leader, here):

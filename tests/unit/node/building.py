@@ -34,6 +34,7 @@ class Consensus:
     def __init__(self, state, *, leads=False):
         self.state, self.index, self.term = state, 7, 3
         self.leader, self.leads, self.leading_since_s = "pg1", leads, 0.0 if leads else None
+        self.before_change = lambda: None
         self.barriers, self.proposed, self.asked, self.changes = [], [], [], []
         self.members = Members()
         self.during_barrier = lambda: None
@@ -69,9 +70,14 @@ class Consensus:
         self.proposed.append((decode_command(command), Future()))
         return self.proposed[-1][1]
 
-    def change_members(self, members, limit_s):
-        self.changes.append((members, Future()))
+    def revise_members(self, revise, limit_s):
+        """Worked out by the members in force then, as in a replica's own thread."""
+        self.before_change()
+        self.changes.append((revise(self.members), Future()))
         return self.changes[-1][1]
+
+    def remove_member(self, name, limit_s):
+        return self.revise_members(lambda members: members.removing(name), limit_s)
 
     def transfer(self, to, limit_s):
         self.changes.append((to, Future()))

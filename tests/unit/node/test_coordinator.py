@@ -235,6 +235,15 @@ def test_a_removed_member_leaves_consensus_and_one_change_is_under_way_at_a_time
     assert len(three.changes) == 1
 
 
+def test_who_joins_while_another_one_leaves_is_not_dropped_with_it(coordinator, three):
+    coordinator.receive(SendReport(report("pg2")))
+    three.state = apply(three.state, RemoveMember("pg3")).state
+    newcomer = Member("pg4", "", "pg4:7400", "joining")
+    three.before_change = lambda: setattr(three, "members", three.members.with_member(newcomer))
+    step(coordinator, three)
+    assert [members.names for members, _ in three.changes] == [{"pg1", "pg2", "pg4"}]
+
+
 def test_a_change_that_came_to_nothing_is_made_again_after_a_pause(coordinator, three, clock):
     coordinator.receive(SendReport(report("pg2")))
     three.state = apply(three.state, RemoveMember("pg3")).state
