@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 
 from raft.api import ListenError, ReplicaError
 
 _LIMIT = 255
 """What a member's address may have at most."""
+_ADDRESS = re.compile(
+    r"(?:(?P<host>[A-Za-z0-9._*-]*)|\[(?P<inner>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]):(?P<port>[0-9]{1,5})"
+)
+"""Only what a terminal shows as it is: addresses come from other members too, and go into logs and certificates."""
 
 
 def parse(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal() or len(address) > _LIMIT or not 0 < int(port) < 65536:
-        raise ReplicaError(f"{address!r:.300} is no address: write host:port")
-    return host, int(port)
+    """Host, without the brackets of IPv6, and port."""
+    found = _ADDRESS.fullmatch(address) if len(address) <= _LIMIT else None
+    if found is None or not 0 < int(found["port"]) < 65536:
+        raise ReplicaError(f"{address!r:.300} is no address: write host:port, an IPv6 host in brackets")
+    return found["inner"] or found["host"] or "", int(found["port"])
 
 
 def listener(address: str) -> socket.socket:

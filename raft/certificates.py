@@ -26,6 +26,8 @@ CLOCK_TOLERANCE = timedelta(minutes=5)
 """A certificate is valid from this long before it was issued, for members whose clocks are behind."""
 NAME_LIMIT = 64
 """Characters of a member's or cluster's name that fit into a certificate."""
+HOSTS_LIMIT = 64
+"""DNS names and IP addresses of one certificate: it has to fit into a handshake, with those of its authorities."""
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})?)*")
 
 
@@ -100,7 +102,7 @@ def issue(
         )
         .add_extension(_signed_by(issuer), critical=False)
     )
-    if names := [_host(host) for host in dict.fromkeys(hosts)]:
+    if names := _names(hosts):
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(authority.key, hashes.SHA256())
 
@@ -181,6 +183,11 @@ def hosts_of(certificate: Certificate) -> tuple[str, ...]:
         return ()
     known = (name for name in names if isinstance(name, x509.DNSName | x509.IPAddress))
     return tuple(str(name.value) for name in known)
+
+
+def check_hosts(hosts: Iterable[str]) -> None:
+    """CertificateError when a certificate cannot name them."""
+    _names(hosts)
 
 
 def is_signed_by(certificate: Certificate, issuer: Certificate) -> bool:
@@ -316,6 +323,13 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def _signed_by(issuer: Certificate) -> x509.AuthorityKeyIdentifier:
     own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+
+
+def _names(hosts: Iterable[str]) -> list[x509.GeneralName]:
+    names = [_host(host) for host in dict.fromkeys(hosts)]
+    if len(names) > HOSTS_LIMIT:
+        raise CertificateError(f"{len(names)} hosts are more than the {HOSTS_LIMIT} that one certificate may name")
+    return names
 
 
 def _host(host: str) -> x509.GeneralName:

@@ -4,6 +4,7 @@ Whoever joins repeats the whole question until an answer has arrived, so each st
 key, members are known by name, and a certificate may be issued twice.
 """
 
+import re
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,16 +18,18 @@ from appliance.cluster.state import ClusterState, JoinToken, NodeRole
 from appliance.node.certificates import read_authority
 from appliance.node.clock import wall_s
 from appliance.node.config import NodeConfig
-from appliance.node.config_values import split_address
+from appliance.node.config_values import WILDCARDS
 from appliance.node.invitation import Invitation, digest, key_digest
 from appliance.node.messages import Admit, Admitted, Certified, Certify, Join, Joined, MessageError, decode, encode
 from raft import Applied, Member, Members, Outcome, Refused, Replica, ReplicaError, certificates
-from raft.certificates import CertificateError, Subject
+from raft.address import parse
+from raft.certificates import CertificateError, PublicKey, Subject
 from raft.members import Role
 
 PROPOSE_LIMIT_S = 3.0
 CHANGE_LIMIT_S = 4.0
 VALID_FOR = timedelta(days=365)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -69,6 +72,7 @@ class Registrar:
         """Answer a stranger who calls itself so. Raises JoinError and MessageError, whose words it is told."""
         match decode(question):
             case Join() as asked if asked.member == name:
+                check_address(asked.address)
                 token = self._use_token(asked)
                 admitted = self._admit(Admit(token.id, asked.member, asked.address, asked.key))
                 certificate = ca = ""
@@ -103,18 +107,13 @@ class Registrar:
             raise JoinError(f"{self._config.name} has no key of the cluster's authority (tls.ca_key)")
         if self._used_token(asked.token, asked.key).member != asked.member:
             raise JoinError(f"the token is not for {asked.member}")
+        key = self._own_key(asked)
         try:
-            authority = read_authority(tls.ca, tls.issuing_key)
-            requested = certificates.request_from_pem(asked.request.encode())
-            key = certificates.requested_key(requested, Subject(self._config.cluster, asked.member))
-            if key_digest(key) != asked.key:
-                raise JoinError("the certificate request is for another key than the token")
-            hosts = dict.fromkeys((split_address(asked.address)[0], *asked.hosts))
             issued = certificates.issue(
-                authority,
+                read_authority(tls.ca, tls.issuing_key),
                 asked.member,
                 key,
-                hosts=hosts,
+                hosts=_hosts(asked),
                 serial=certificates.new_serial(),
                 now=datetime.now(UTC),
                 valid_for=VALID_FOR,
@@ -124,13 +123,42 @@ class Registrar:
         return Certified(certificates.certificates_to_pem([issued]).decode())
 
     def _use_token(self, asked: Join) -> JoinToken:
+        """All that can be wrong with the question is said before: a token serves once."""
         command = UseToken(asked.token, digest(asked.secret), asked.member, asked.key, wall_s())
-        # by what is known here first: strangers must not be able to fill the log
-        if isinstance(refused := tokens.use(self._replica.view().state, command), str):
-            raise JoinError(f"the token was not used: {refused}")
-        proposed = self._replica.propose(encode_command(command), f"join-{secrets.token_hex(8)}", PROPOSE_LIMIT_S)
-        _applied(proposed.result(), "the token was not used")
+        state = self._replica.view().state
+        # by what is known here first: strangers must not be able to fill the log, nor who repeats a question
+        if isinstance(used := tokens.use(state, command), str):
+            raise JoinError(f"the token was not used: {used}")
+        self._check_key(asked)
+        if used != state:
+            proposed = self._replica.propose(encode_command(command), f"join-{secrets.token_hex(8)}", PROPOSE_LIMIT_S)
+            _applied(proposed.result(), "the token was not used")
         return self._used_token(asked.token, asked.key)
+
+    def _check_key(self, asked: Join) -> None:
+        """Whose digest is told is no secret, so its owner has to show that it is.
+
+        Otherwise, with a token that somebody else has used, its member could be moved to another address.
+        """
+        if not _DIGEST.fullmatch(asked.key):
+            raise JoinError("the key's digest is none: run the same version everywhere")
+        if self._config.tls is not None:
+            self._own_key(asked)
+            try:
+                certificates.check_hosts(_hosts(asked))
+            except CertificateError as error:
+                raise JoinError(str(error)) from error
+
+    def _own_key(self, asked: Join | Certify) -> PublicKey:
+        """The key of the certificate request, which is signed with it; it must be the token's."""
+        try:
+            requested = certificates.request_from_pem(asked.request.encode(errors="replace"))
+            key = certificates.requested_key(requested, Subject(self._config.cluster, asked.member))
+        except CertificateError as error:
+            raise JoinError(str(error)) from error
+        if key_digest(key) != asked.key:
+            raise JoinError("the certificate request is for another key than the token")
+        return key
 
     def _used_token(self, identity: str, key: str) -> JoinToken:
         """As the agreed state has it now: R2, since what it says is acted upon."""
@@ -166,6 +194,21 @@ class Registrar:
         if not isinstance(answer, kind):
             raise JoinError(f"{name} answered with a {type(answer).__name__}")
         return answer
+
+
+def check_address(address: str) -> None:
+    """It goes into the log, to every member, and into the certificate. Raises JoinError."""
+    try:
+        host, _ = parse(address)
+    except ReplicaError as error:
+        raise JoinError(str(error)) from None
+    if not host or host in WILDCARDS:
+        raise JoinError(f"{address!r} is no address that others can reach; write for example 10.0.0.11:7400")
+
+
+def _hosts(asked: Join | Certify) -> list[str]:
+    """That the certificate shall name: the replica's own, and those of PostgreSQL."""
+    return list(dict.fromkeys((parse(asked.address)[0], *asked.hosts)))
 
 
 def _applied(outcome: Outcome, what: str) -> None:

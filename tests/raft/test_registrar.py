@@ -4,19 +4,25 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
 
 from appliance.api.published import InviteRequest
 from appliance.cli.exits import CommandError
 from appliance.cli.join import Here, join
 from appliance.cluster.state import NodeRole
 from appliance.node.config import NodeConfig
-from appliance.node.invitation import decode
+from appliance.node.invitation import decode, key_digest
 from appliance.node.machine import ClusterMachine
-from appliance.node.messages import Admit, Certify, encode
+from appliance.node.messages import Admit, Certify, Join, encode
 from appliance.node.messages import decode as decode_message
 from appliance.node.registrar import Registrar
 from raft import Replica, ReplicaConfig, Tls, certificates
+from raft.joining import JoinError, ask
 from tests.raft.conftest import eventually, free_ports
+
+only_tls = pytest.mark.parametrize("certificates", ["tls"], indirect=True)
 
 
 class Leader:
@@ -166,6 +172,115 @@ def test_nobody_is_admitted_or_certified_without_a_used_token(leader):
         work = leader.registrar.admit if isinstance(asked, Admit) else leader.registrar.certify
         with pytest.raises(Exception, match=r"no token|has no key"):
             work(asked)
+
+
+def question(line, signer=None, /, **other):
+    """What a stranger may ask by hand; `signer` signs the certificate request."""
+    good, key = decode(line), signer or certificates.new_key()
+    request = certificates.request_to_pem(certificates.request(certificates.Subject(good.cluster, good.member), key))
+    asked = Join(good.token, good.secret, good.member, "127.0.0.1:1", key_digest(key.public_key()), request.decode())
+    return replace(asked, **other)
+
+
+def index(leader):
+    return leader.replica.status().last_index
+
+
+@only_tls
+def test_a_used_token_moves_nobody_without_its_key(leader, here):
+    """Which key that was is no secret: everybody who connects to PostgreSQL is shown its certificate."""
+    line = leader.invite()
+    assert join(line, here, 5.0) == 0
+    place, before = leader.member("n4").address, index(leader)
+    (used_by,) = [token.used_by for token in leader.tokens]
+    for asked in (
+        question(line),
+        replace(question(line), key=used_by),
+        replace(question(line), key=used_by, request=""),
+    ):
+        with pytest.raises(JoinError, match=r"was used before|for another key|no certificate request"):
+            ask(decode(line).door, "n4", encode(asked), 5.0)
+    assert leader.member("n4").address == place
+    assert index(leader) == before
+
+
+def test_who_repeats_the_question_writes_nothing_into_the_log(leader, here):
+    line = leader.invite()
+    assert join(line, here, 5.0) == 0
+    before = index(leader)
+    for _ in range(3):
+        assert join(line, here, 5.0) == 0
+    assert index(leader) == before
+
+
+def test_a_question_that_could_not_be_lived_with_uses_no_token(leader):
+    line = leader.invite()
+    before = index(leader)
+    for wrong, said in (
+        ({"address": "nowhere"}, "is no address"),
+        ({"address": "x" * 300 + ":1"}, "is no address"),
+        ({"address": "\x1b[2J:7400"}, "is no address"),
+        ({"address": "0.0.0.0:7400"}, "no address that others can reach"),
+        ({"address": ":7400"}, "no address that others can reach"),
+        ({"key": "x" * 50_000}, "digest"),
+        ({"key": ""}, "digest"),
+    ):
+        with pytest.raises(JoinError, match=said):
+            ask(decode(line).door, "n4", encode(question(line, **wrong)), 5.0)
+    assert [token.used_by for token in leader.tokens] == [""]
+    assert leader.member("n4") is None
+    assert index(leader) == before
+
+
+@only_tls
+def test_hosts_that_no_certificate_can_name_use_no_token(leader):
+    line = leader.invite()
+    for hosts, said in (
+        (["*.example.com"], "neither a DNS name nor an IP address"),
+        (["a b"], "neither a DNS name nor an IP address"),
+        ([f"pg{number}" for number in range(65)], "66 hosts are more than the 64"),
+    ):
+        with pytest.raises(JoinError, match=said):
+            ask(decode(line).door, "n4", encode(question(line, hosts=tuple(hosts))), 5.0)
+    assert [token.used_by for token in leader.tokens] == [""]
+    assert leader.member("n4") is None
+
+
+@only_tls
+def test_nothing_of_a_request_but_its_key_comes_into_the_certificate(leader):
+    """It asks to be an authority, for other names, of other kinds."""
+    line, key = leader.invite(), certificates.new_key()
+    names = [
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "c"),
+        x509.NameAttribute(NameOID.COMMON_NAME, "n4"),
+        x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "authorities"),
+    ]
+    greedy = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name(names))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("n1")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    asked = question(line, key, request=certificates.request_to_pem(greedy).decode(), hosts=("pg4.example",))
+    answer = decode_message(ask(decode(line).door, "n4", encode(asked), 5.0))
+    (issued,) = certificates.certificates_from_pem(answer.certificate.encode())
+    assert not certificates.is_authority(issued)
+    assert certificates.hosts_of(issued) == ("127.0.0.1", "pg4.example")
+    assert sorted(issued.subject.rfc4514_string().split(",")) == ["CN=n4", "O=c"]
+
+
+@only_tls
+def test_a_request_for_another_name_uses_no_token(leader):
+    line, key = leader.invite(), certificates.new_key()
+    for member in ("n1", "N4", "n4 ", "n4\0", "\uff4e4", ""):
+        names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "c")]
+        names += [x509.NameAttribute(NameOID.COMMON_NAME, member)] if member else []
+        other = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names)).sign(key, hashes.SHA256())
+        asked = question(line, key, request=certificates.request_to_pem(other).decode())
+        with pytest.raises(JoinError, match=r"the request is for|does not name one member"):
+            ask(decode(line).door, "n4", encode(asked), 5.0)
+    assert [token.used_by for token in leader.tokens] == [""]
 
 
 def test_a_learner_is_a_learner(leader, here):
