@@ -39,6 +39,9 @@ from raft.messages import (
 )
 from raft.snapshot import Snapshot
 
+_INCARNATION_DIGITS = 19
+"""So many might be more than a journal can hold."""
+
 
 class Owner(Protocol):
     """What the consensus asks of whoever owns it, always in the owner's thread."""
@@ -360,7 +363,8 @@ class Core(SyncObj):
         if message.group == self.group:
             return True
         cluster_id, _, incarnation = message.group.rpartition("/")
-        adoptable = isinstance(message, Append | SnapshotPart) and cluster_id != "" and incarnation.isdecimal()
+        written = incarnation.isascii() and incarnation.isdecimal() and len(incarnation) < _INCARNATION_DIGITS
+        adoptable = isinstance(message, Append | SnapshotPart) and cluster_id != "" and written
         if not adoptable or self.journal.cluster_id != "":
             return False
         # it has never belonged to any group, and a leader counts it to its own

@@ -10,7 +10,7 @@ from raft import address, codec
 from raft.api import ReplicaError
 from raft.certificates import Subject
 from raft.codec import Message
-from raft.members import Introduction
+from raft.members import TEXT_LIMIT, Introduction
 from raft.refusals import RefusedError
 
 Kind: TypeAlias = Literal["raft", "request", "join"]
@@ -91,8 +91,7 @@ class Introducer:
 
     def check_introduction(self, other: Introduction) -> None:
         """Whether the two may be of one group; also later, when this replica has come to belong to one."""
-        if other.address:
-            _check_address(other.address)
+        _check_writable(other)
         own = self._introduction()
         if not own.cluster_id or not other.cluster_id:
             return
@@ -170,12 +169,16 @@ class Introducer:
             raise RefusedError("cluster", f"belongs to cluster {message['cluster']!r}, ours is {self.own.cluster!r}")
 
 
-def _check_address(place: str) -> None:
-    """It may come into the log, and to every member with it."""
+def _check_writable(other: Introduction) -> None:
+    """Id and address may come into the log, and to every member with it."""
+    if len(other.replica_id) > TEXT_LIMIT:
+        raise RefusedError("protocol", f"has a replica id of {len(other.replica_id)} characters, over {TEXT_LIMIT}")
+    if not other.address:
+        return
     try:
-        address.parse(place)
+        address.parse(other.address)
     except ReplicaError as error:
-        raise RefusedError("protocol", f"says that it is at {place[:64]!r}, which is no address") from error
+        raise RefusedError("protocol", f"says that it is at {other.address[:64]!r}, which is no address") from error
 
 
 def introduction_of(message: Message) -> Introduction:

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 Role: TypeAlias = Literal["voter", "learner", "joining"]
 
-_TEXT_LIMIT = 255
+TEXT_LIMIT = 255
+"""Characters of a member's name, replica id and address: no more can be read back from the log."""
 MEMBERS_LIMIT = 64
 """Members of one group at most; far above what Raft is of use for."""
 
@@ -110,7 +111,7 @@ class Members:
 def _member(item: object) -> Member:
     match item:
         case [str(name), str(replica_id), str(address), "voter" | "learner" | "joining" as role] if name:
-            if max(len(name), len(replica_id), len(address)) <= _TEXT_LIMIT:
+            if max(len(name), len(replica_id), len(address)) <= TEXT_LIMIT:
                 return Member(name, replica_id, address, role)
     raise ValueError(f"{item!r:.200} is no member")
 
