@@ -18,6 +18,8 @@ S = TypeVar("S")
 REMEMBERED_ENTRIES = 4096
 """A command's outcome is remembered for so many entries of the log; a submission that is older is refused."""
 ID_LIMIT = 200
+REASON_LIMIT = 1000
+"""Characters of a refusal: 4,096 of them are remembered."""
 _FORMAT = 1
 _FIELDS = 4
 """Of a submission. A longer array is refused unread: it would be made as long as it claims to be."""
@@ -41,7 +43,9 @@ def unpack(packed: bytes) -> Submission | None:
     """The submission; None when it is none of this version's."""
     try:
         match msgpack.unpackb(packed, raw=False, max_array_len=_FIELDS, max_map_len=0, max_ext_len=0):
-            case [int(version), str(identity), int(born), bytes(command)] if version == _FORMAT:
+            case [int(version), str(identity), int(born), bytes(command)] if (
+                version == _FORMAT and len(identity) <= ID_LIMIT
+            ):
                 return Submission(identity, born, command)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
@@ -100,7 +104,7 @@ class Applier(Generic[S]):
         except Exception as error:  # noqa: BLE001  a committed entry that raises would raise for ever (D10)
             state, verdict = self.state, Verdict(refused=f"{type(error).__name__}: {error}")
         self.state = state
-        return verdict.refused
+        return None if verdict.refused is None else verdict.refused[:REASON_LIMIT]
 
     def _forget_before(self, index: int) -> None:
         while self._remembered and next(iter(self._remembered.values()))[0] < index:

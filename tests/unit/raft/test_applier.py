@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft.api import Applied, Refused
-from raft.applier import REMEMBERED_ENTRIES, Applier, Submission, unpack
+from raft.api import Applied, Refused, Verdict
+from raft.applier import ID_LIMIT, REMEMBERED_ENTRIES, Applier, Submission, unpack
 from tests.unit.raft.bench import Words
 
 words = st.sampled_from([b"one", b"two", b"no", b"raise"])
@@ -172,3 +172,16 @@ def test_d16_junk_is_restored_or_a_value_error(content):
         applier.restore(content)
     except ValueError:
         assert applier.state == (b"one",)
+
+
+def test_what_is_remembered_of_4096_entries_is_small_whatever_they_hold():
+    """Entries come from other members too: ids and words of a megabyte each would be kept, and dumped, 4096 times."""
+
+    class Wordy(Words):
+        def apply(self, state, command):
+            return state, Verdict("no: " + "x" * 1_000_000)
+
+    applier = Applier(Wordy())
+    assert applier.apply(2, Submission("x" * (ID_LIMIT + 1), 1, b"one").pack()) is None
+    assert applier.apply(3, Submission("x" * ID_LIMIT, 1, b"one").pack())[1].reason.startswith("no: x")
+    assert len(applier.dump()) < 2000
