@@ -57,6 +57,10 @@ class Registrar:
             return OperatorAnswer("refused", request.id, "tls.unreadable", f"{error.filename}: {error.strerror}")
         outcome = self._replica.propose(encode_command(command), f"invite-{request.id}", limit_s).result()
         match outcome:
+            case Applied() if all(token.id != identity for token in self._replica.view().state.tokens):
+                # what was applied is an earlier request with this id, whose secret nobody has any more
+                told = "this request has made a token before, which is told once; ask again with another key"
+                return OperatorAnswer("refused", request.id, "token.told", told)
             case Applied():
                 line = Invitation(self._config.cluster, members, ca, identity, secret, request.member).encode()
                 return OperatorAnswer("accepted", request.id, message=line)

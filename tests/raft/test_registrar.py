@@ -65,8 +65,8 @@ class Leader:
             case Certify() as asked:
                 return encode(self.registrar.certify(asked))
 
-    def invite(self, name="n4", role=NodeRole.DATA, valid_for_s=60.0):
-        answer = self.registrar.invite(InviteRequest("i1", "anna", name, role, valid_for_s), 5.0)
+    def invite(self, name="n4", role=NodeRole.DATA, valid_for_s=60.0, identity="i1"):
+        answer = self.registrar.invite(InviteRequest(identity, "anna", name, role, valid_for_s), 5.0)
         assert answer.outcome == "accepted", answer
         return answer.message
 
@@ -164,6 +164,16 @@ def test_a_token_for_another_member_is_of_no_use(leader, here):
     with pytest.raises(CommandError, match="is for n5, not for n4"):
         join(stolen.encode(), here, 5.0)
     assert leader.member("n4") is None
+
+
+def test_a_token_is_told_once(leader):
+    """Whoever repeats a request whose answer was lost gets no line that looks like a token and is none."""
+    line = leader.invite()
+    again = leader.registrar.invite(InviteRequest("i1", "anna", "n4", NodeRole.DATA, 60.0), 5.0)
+    assert (again.outcome, again.code) == ("refused", "token.told")
+    assert decode(line).secret not in repr(again)
+    assert [token.id for token in leader.tokens] == [decode(line).token]
+    assert decode(leader.invite(identity="i2")).token != decode(line).token
 
 
 def test_nobody_is_admitted_or_certified_without_a_used_token(leader):
