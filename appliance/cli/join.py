@@ -21,6 +21,10 @@ from appliance.node.invitation import Invitation, InvitationError, decode
 from appliance.node.joining import JoinProblem
 from appliance.node.messages import Joined
 
+FROM_INPUT = "-"
+"""Instead of a token: it is the first line of standard input, and no list of processes shows it."""
+MOST_CHARACTERS = 128 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Here:
@@ -52,7 +56,7 @@ def invite(name: str, role: str, valid_for: str, output: Format) -> int:
 def join(token: str, here: Here, timeout_s: float) -> int:
     """Each step may be repeated: after an error, run the same line again."""
     try:
-        invitation = decode(token)
+        invitation = decode(sys.stdin.readline(MOST_CHARACTERS) if token == FROM_INPUT else token)
     except InvitationError as error:
         raise CommandError(Code.USAGE, f"--token: {error}") from None
     path = SYSTEM_CONFIG if here.config == Path() else here.config

@@ -68,4 +68,6 @@ def _make_directory(path: Path) -> None:
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     for parent in reversed(missing):
         parent.mkdir(mode=0o700)
-        os.chown(parent, user.pw_uid, user.pw_gid, follow_symlinks=False)  # what lies there now may not be what was made
+        os.chown(
+            parent, user.pw_uid, user.pw_gid, follow_symlinks=False
+        )  # what lies there now may not be what was made

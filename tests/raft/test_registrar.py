@@ -1,5 +1,6 @@
 """Joining a real replica over its real port: token, membership, certificate; each step again, and each refusal."""
 
+import io
 from dataclasses import replace
 
 import pytest
@@ -119,6 +120,14 @@ def test_a_node_joins_with_its_token_and_may_repeat_it(leader, here):
             assert Tls(config.tls.ca, config.tls.cert, config.tls.key).problem() is None
             (issued,) = certificates.certificates_from_pem(config.tls.cert.read_bytes())
             assert certificates.subject_of(issued) == certificates.Subject("c", "n4")
+
+
+def test_the_token_need_not_stand_in_the_list_of_processes(leader, here, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{leader.invite()}\nmore\n"))
+    assert join("-", here, 5.0) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(CommandError, match="0 characters are no token"):
+        join("-", here, 5.0)
 
 
 def test_another_key_cannot_use_a_used_token(leader, here, tmp_path):

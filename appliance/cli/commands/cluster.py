@@ -39,7 +39,9 @@ def bootstrap(
 
 @app.command()
 def join(
-    token: Annotated[str, typer.Option(help="What `appliance members add` has printed.")],
+    token: Annotated[
+        str, typer.Option(help="What `appliance members add` has printed; - reads it from standard input.")
+    ],
     address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Raft address of this node, as the others reach it.")
     ] = "",
