@@ -11,10 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from raft.api import PeerUnreachable, ReplicaError, RequestTimeout
 from raft.codec import Message
 from raft.port import Incoming
+from raft.refusals import printable
 from raft.transport import Transport
 from raft.waiting import Waiting
 
-PAYLOAD_LIMIT_BYTES = 4 * 1024 * 1024
+PAYLOAD_LIMIT_BYTES = 1024 * 1024
+"""Of a request, and of an answer. Whoever reads one as JSON holds up all threads of the process meanwhile."""
+_WORDS_LIMIT_BYTES = 1024
+"""Of an answer that says what went wrong."""
 _HANDLERS = 4
 _OPEN_LIMIT = 16
 """Requests of one peer that are accepted and not yet answered; more are answered with an error."""
@@ -34,7 +38,10 @@ class Handlers:
         def answer(ok: bool, payload: bytes) -> None:
             incoming.answer({"type": "answer", "id": request["id"], "ok": ok, "payload": payload})
 
-        self._run(incoming.peer, request["payload"], answer)
+        if len(request["payload"]) > PAYLOAD_LIMIT_BYTES:
+            answer(False, _too_large("request", request["payload"]))
+        else:
+            self._run(incoming.peer, request["payload"], answer)
 
     def handle_own(self, payload: bytes, answer: Callable[[bool, bytes], None]) -> None:
         self._run(self._own_name, payload, answer)
@@ -59,11 +66,11 @@ class Handlers:
         try:
             ok, result = True, self._handler(peer, payload)
         except Exception as error:  # noqa: BLE001  a thread's end: the asker gets the reason
-            ok, result = False, f"{type(error).__name__}: {error}".encode()[:1024]
+            ok, result = False, f"{type(error).__name__}: {error}".encode(errors="replace")[:_WORDS_LIMIT_BYTES]
         finally:
             self._leave(peer)
         if len(result) > PAYLOAD_LIMIT_BYTES:
-            ok, result = False, f"answer of {len(result)} bytes is over {PAYLOAD_LIMIT_BYTES}".encode()
+            ok, result = False, _too_large("answer", result)
         answer(ok, result)
 
     def _leave(self, peer: str) -> None:
@@ -95,7 +102,7 @@ class Requests:
             lambda late, _, reason: late.set_exception(RequestTimeout(f"{peer}: {reason}")),
         )
         if len(payload) > PAYLOAD_LIMIT_BYTES:
-            self._fail(key, ReplicaError(f"request of {len(payload)} bytes is over {PAYLOAD_LIMIT_BYTES}"))
+            self._fail(key, ReplicaError(_too_large("request", payload).decode()))
         elif peer == self._own_name:
             self._handlers.handle_own(payload, lambda ok, result: self._complete(key, ok, result))
         elif self._transport is None:
@@ -120,7 +127,12 @@ class Requests:
         self._waiting.complete(key, lambda future: future.set_exception(error))
 
     def _complete(self, key: tuple[str, int], ok: bool, payload: bytes) -> None:
-        if ok:
+        if ok and len(payload) <= PAYLOAD_LIMIT_BYTES:
             self._waiting.complete(key, lambda future: future.set_result(payload))
         else:
-            self._fail(key, ReplicaError(f"{key[0]} failed to answer: {payload.decode(errors='replace')}"))
+            words = _too_large("answer", payload) if ok else payload[:_WORDS_LIMIT_BYTES]
+            self._fail(key, ReplicaError(f"{key[0]} failed to answer: {printable(words.decode(errors='replace'))}"))
+
+
+def _too_large(what: str, payload: bytes) -> bytes:
+    return f"{what} of {len(payload)} bytes is over {PAYLOAD_LIMIT_BYTES}".encode()

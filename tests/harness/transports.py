@@ -30,6 +30,8 @@ class Party:
         self.refusals = []
         self.requests = []
         self.answers = []
+        self.says = None
+        """What every request is answered with."""
         self.holds = holds
         self.held = []
         self.transport = Transport(
@@ -74,7 +76,11 @@ class Party:
 
     def answer(self, incoming, message):
         self.requests.append((incoming.peer, message))
-        incoming.answer({"type": "answer", "id": message["id"], "ok": True, "payload": message["payload"][::-1]})
+        said = self.says or {"ok": True, "payload": message["payload"][::-1]}
+        incoming.answer({"type": "answer", "id": message["id"], **said})
+
+    def ask(self, peer, payload):
+        return self.transport.ask(peer, {"type": "request", "id": len(self.answers), "payload": payload})
 
     def send(self, peer, number=0):
         return self.transport.send(peer, Vote(*FROM, number, number, True))

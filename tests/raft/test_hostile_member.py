@@ -1,8 +1,11 @@
 """A member whose host was taken over: what it says of itself must not get others into trouble that outlives it."""
 
-from raft.api import ReplicaFailed
+import pytest
+
+from raft.api import PeerUnreachable, ReplicaError, ReplicaFailed
 from raft.members import Introduction
 from raft.messages import Append
+from raft.requests import PAYLOAD_LIMIT_BYTES
 from tests.harness.transports import Party
 
 
@@ -45,3 +48,38 @@ def test_an_incarnation_that_no_journal_can_hold_is_not_adopted(cluster, wait):
     finally:
         n1.close()
         n3.stop()
+
+
+def test_requests_and_answers_over_their_limit_reach_nobody(cluster, wait):
+    """Eight megabytes of JSON would hold up the raft thread for more than a second."""
+    cluster.start("n1")
+    n1 = cluster.running["n1"]
+    n3 = Party("n3", cluster.members, cluster.certificates).start()
+    try:
+        wait(lambda: n3.ask("n1", bytes(PAYLOAD_LIMIT_BYTES - 100)) is None)
+        wait(lambda: n3.answers)
+        for size in (PAYLOAD_LIMIT_BYTES, PAYLOAD_LIMIT_BYTES + 1):  # what it answers is longer than what it is asked
+            n3.ask("n1", bytes(size))
+        wait(lambda: len(n3.answers) == 3)
+        assert [(message["ok"], message["payload"][:40]) for _, message in n3.answers] == [
+            (True, b"n1 to n3: ".ljust(40, b"\0")),
+            (False, b"answer of 1048586 bytes is over 1048576"),
+            (False, b"request of 1048577 bytes is over 1048576"),
+        ]
+        wait(lambda: can_ask(n1))
+        for answer, words in (
+            ({"ok": True, "payload": bytes(PAYLOAD_LIMIT_BYTES + 1)}, "answer of 1048577 bytes is over 1048576$"),
+            ({"ok": False, "payload": b"\x1b[2J\xff" + b"x" * 2_000_000}, "\ufffd\\[2J\ufffdx{300,500}…$"),
+        ):
+            n3.says = answer
+            with pytest.raises(ReplicaError, match=f"n3 failed to answer: {words}"):
+                n1.request("n3", b"well?", 5).result(6)
+    finally:
+        n3.close()
+
+
+def can_ask(replica):
+    try:
+        return replica.request("n3", b"?", 1).result(2)
+    except PeerUnreachable:
+        return None
