@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import Certificate, CertificateSigningRequest
@@ -28,6 +28,8 @@ NAME_LIMIT = 64
 """Characters of a member's or cluster's name that fit into a certificate."""
 HOSTS_LIMIT = 64
 """DNS names and IP addresses of one certificate: it has to fit into a handshake, with those of its authorities."""
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library raises for what it cannot read, some of it only when that part is looked at."""
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})?)*")
 
 
@@ -146,7 +148,7 @@ def requested_key(asked: CertificateSigningRequest, subject: Subject) -> PublicK
     """
     try:
         genuine = asked.is_signature_valid
-    except (InvalidSignature, ValueError, TypeError) as error:
+    except (InvalidSignature, *_UNREADABLE) as error:
         raise CertificateError(f"the request's signature cannot be checked: {error}") from error
     if not genuine:
         raise CertificateError("the request is not signed with the key it holds")
@@ -160,7 +162,10 @@ def requested_key(asked: CertificateSigningRequest, subject: Subject) -> PublicK
 
 
 def subject_of(holder: Certificate | CertificateSigningRequest) -> Subject:
-    return _subject(holder.subject)
+    try:
+        return _subject(holder.subject)
+    except _UNREADABLE as error:
+        raise CertificateError(f"the subject cannot be read: {error}") from error
 
 
 def issuer_of(certificate: Certificate) -> Subject:
@@ -193,7 +198,7 @@ def check_hosts(hosts: Iterable[str]) -> None:
 def is_signed_by(certificate: Certificate, issuer: Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, *_UNREADABLE):
         return False
     return True
 
@@ -236,7 +241,7 @@ def certificates_from_pem(data: bytes) -> tuple[Certificate, ...]:
     """All certificates of a file, one at least."""
     try:
         return tuple(x509.load_pem_x509_certificates(data))
-    except (ValueError, TypeError) as error:
+    except _UNREADABLE as error:
         raise CertificateError(f"no certificate in PEM: {error}") from error
 
 
@@ -249,7 +254,7 @@ def key_to_pem(key: PrivateKey) -> bytes:
 def key_from_pem(data: bytes) -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as error:
+    except _UNREADABLE as error:
         raise CertificateError(f"no private key in PEM that can be read without a password: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise CertificateError("the private key is of another kind than ours (EC P-256)")
@@ -263,7 +268,7 @@ def request_to_pem(asked: CertificateSigningRequest) -> bytes:
 def request_from_pem(data: bytes) -> CertificateSigningRequest:
     try:
         return x509.load_pem_x509_csr(data)
-    except (ValueError, TypeError) as error:
+    except _UNREADABLE as error:
         raise CertificateError(f"no certificate request in PEM: {error}") from error
 
 
@@ -351,8 +356,11 @@ def _dns_name(host: str) -> x509.GeneralName:
 
 
 def _ec_key(holder: Certificate | CertificateSigningRequest) -> PublicKey:
-    key = holder.public_key()
+    what = "certificate" if isinstance(holder, Certificate) else "request"
+    try:
+        key = holder.public_key()
+    except _UNREADABLE as error:
+        raise CertificateError(f"the {what}'s key cannot be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        what = "certificate" if isinstance(holder, Certificate) else "request"
         raise CertificateError(f"the {what}'s key is of another kind than ours (EC P-256)")
     return key

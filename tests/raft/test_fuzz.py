@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.raft import fuzz
+from tests.raft import fuzz, fuzz_joining
 
 
 def test_nothing_but_codec_errors_comes_out_of_the_decoder():
@@ -31,3 +31,19 @@ def test_a_planted_waste_of_memory_is_found(monkeypatch):
     monkeypatch.setattr(fuzz, "decode", wasteful)
     with pytest.raises(fuzz.FindingError, match="MemoryError"):
         fuzz.run(20_000, seed=7)
+
+
+def test_nothing_but_refusals_comes_out_of_what_strangers_ask_and_people_paste():
+    figures = fuzz_joining.run(20_000, seed=7)
+    assert figures["questions accepted"] > 100
+    assert figures["tokens accepted"] > 10
+
+
+def test_a_planted_exception_in_a_reader_is_found(monkeypatch):
+    def broken(data):
+        if fuzz_joining.invitation.decode(data).secret != "s":
+            raise KeyError("secret")
+
+    monkeypatch.setitem(fuzz_joining.READERS, "tokens", (fuzz_joining.token, broken, fuzz_joining.InvitationError))
+    with pytest.raises(fuzz.FindingError, match="KeyError: 'secret'"):
+        fuzz_joining.run(20_000, seed=7)
