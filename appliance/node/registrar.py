@@ -15,7 +15,7 @@ from appliance.cluster import tokens
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import IssueToken, UseToken
 from appliance.cluster.state import ClusterState, JoinToken, NodeRole
-from appliance.node.certificates import read_authority
+from appliance.node.certificates import read, read_authority
 from appliance.node.clock import wall_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_values import WILDCARDS
@@ -52,7 +52,9 @@ class Registrar:
         command = IssueToken(JoinToken(identity, digest(secret), request.member, request.role, expires_s), now_s)
         members = {member.name: member.address for member in self._replica.status().members.all}
         try:
-            ca = b"" if self._config.tls is None else self._config.tls.ca.read_bytes()
+            ca = self._trusted()
+        except CertificateError as error:
+            return OperatorAnswer("refused", request.id, "tls.unreadable", str(error))
         except OSError as error:
             return OperatorAnswer("refused", request.id, "tls.unreadable", f"{error.filename}: {error.strerror}")
         outcome = self._replica.propose(encode_command(command), f"invite-{request.id}", limit_s).result()
@@ -79,10 +81,11 @@ class Registrar:
                 check_address(asked.address)
                 token = self._use_token(asked)
                 admitted = self._admit(Admit(token.id, asked.member, asked.address, asked.key))
-                certificate = ca = ""
-                if (tls := self._config.tls) is not None:
+                certificate = ""
+                if self._config.tls is not None:
                     certify = Certify(token.id, asked.member, asked.address, asked.key, asked.request, asked.hosts)
-                    certificate, ca = self._certificate(certify), tls.ca.read_text()
+                    certificate = self._certificate(certify)
+                ca = self._trusted().decode()
                 return encode(Joined(self._config.cluster, admitted.members, token.role, certificate, ca))
             case other:
                 raise MessageError(f"{type(other).__name__} is no question that a stranger may ask")
@@ -125,6 +128,11 @@ class Registrar:
         except (CertificateError, OSError) as error:
             raise JoinError(str(error)) from error
         return Certified(certificates.certificates_to_pem([issued]).decode())
+
+    def _trusted(self) -> bytes:
+        """The authorities' certificates, and nothing else that may lie in that file: it goes out. Empty without TLS."""
+        tls = self._config.tls
+        return b"" if tls is None else certificates.certificates_to_pem(read(tls.ca))
 
     def _use_token(self, asked: Join) -> JoinToken:
         """All that can be wrong with the question is said before: a token serves once."""

@@ -302,6 +302,20 @@ def test_a_request_for_another_name_uses_no_token(leader):
     assert [token.used_by for token in leader.tokens] == [""]
 
 
+@only_tls
+def test_of_the_authorities_file_only_certificates_go_out(leader, here):
+    """Some keep the key in the same file."""
+    ca = leader.config.tls.ca
+    ca.write_bytes(ca.with_name("ca.key").read_bytes() + b"# ours\n" + ca.read_bytes())
+    line = leader.invite()
+    assert b"PRIVATE" not in decode(line).ca
+    assert join(line, here, 5.0) == 0
+    given = NodeConfig.load(here.config).tls.ca.read_bytes()
+    assert given == decode(line).ca
+    assert given.startswith(b"-----BEGIN CERTIFICATE-----")
+    assert b"PRIVATE" not in given
+
+
 def test_a_learner_is_a_learner(leader, here):
     assert join(leader.invite(role=NodeRole.LEARNER), here, 5.0) == 0
     assert leader.member("n4").role == "learner"

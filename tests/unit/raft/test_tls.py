@@ -5,7 +5,9 @@ import ssl
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from raft import certificates
 from raft.certificates import Subject
@@ -126,6 +128,41 @@ def test_a_certificate_of_another_authority_is_refused_by_either_side(certs, tmp
         with pytest.raises(ssl.SSLCertVerificationError) as error:
             pair(server, client)
         assert "none of the trusted authorities has signed it" in explain(error.value)
+
+
+@pytest.mark.parametrize(
+    ("use", "at"), [(ExtendedKeyUsageOID.SERVER_AUTH, "server"), (ExtendedKeyUsageOID.CLIENT_AUTH, "client")]
+)
+def test_a_certificate_of_one_use_is_refused_in_the_other(certs, use, at):
+    """Ours are for both; this is one that the authority has issued for clients of PostgreSQL, say."""
+    key = certificates.new_key()
+    ours = certificates.certificates_from_pem(certs.member("n2").cert.read_bytes())[0]
+    builder = x509.CertificateBuilder(ours.issuer, ours.subject, key.public_key(), 7, now() - DAY, now() + DAY)
+    for extension in ours.extensions:
+        kept = x509.ExtendedKeyUsage([use]) if extension.oid == ExtensionOID.EXTENDED_KEY_USAGE else extension.value
+        builder = builder.add_extension(kept, extension.critical)
+    tls = certs.tls("n2")
+    write(tls.cert, certificates.certificates_to_pem([builder.sign(certs.authority.key, hashes.SHA256())]))
+    write(tls.key, certificates.key_to_pem(key))
+    one, other = contexts(certs.member("n1"), "n1"), contexts(tls, "n2")
+    refused, accepted = ((one, other), (other, one)) if at == "server" else ((other, one), (one, other))
+    with pytest.raises(ssl.SSLCertVerificationError) as error:
+        pair(*refused)
+    assert "purpose" in explain(error.value)
+    assert pair(*accepted)
+
+
+def test_a_member_cannot_issue_certificates_of_others(certs):
+    """It sends its own along, as if it were an authority's."""
+    issuer = certs.member("n3")
+    own = certificates.certificates_from_pem(issuer.cert.read_bytes())[0]
+    authority = certificates.Authority(own, certificates.key_from_pem(issuer.key.read_bytes()))
+    forged = certs.member("n2", authority=authority)
+    write(forged.cert, forged.cert.read_bytes() + issuer.cert.read_bytes())
+    one, other = contexts(certs.member("n1"), "n1"), contexts(forged, "n2")
+    for server, client in ((one, other), (other, one)):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            pair(server, client)
 
 
 def test_who_is_refused_is_told_why(certs, tmp_path):
