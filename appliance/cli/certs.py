@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from appliance.cli import rotation
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.node_file import load
 from appliance.cli.output import Format, Table, emit, say
@@ -101,9 +102,12 @@ def begin_rotation(directory: str, valid_for: str) -> int:
     return Code.DONE
 
 
-def finish_rotation(directory: str) -> int:
+def finish_rotation(directory: str, left_out: Sequence[str], *, unasked: bool) -> int:
     place = Path(directory)
     with _explained():
+        authority = certificates.next_authority(place, left_out)
+        if not unasked:
+            rotation.check(authority.cluster, authority.member, left_out)
         made = certificates.finish_rotation(place)
     say(sys.stdout, f"{place / CA} trusts {made.member} alone, until {_until(made)}: copy it to every node")
     return Code.DONE

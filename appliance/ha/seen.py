@@ -182,6 +182,10 @@ class CertificateSeen:
     problem: str = ""
     usable: bool = True
     """False: the other members do not accept it"""
+    issuer: str = ""
+    """the authority that has signed it; empty when that cannot be read"""
+    trusts: tuple[str, ...] = ()
+    """the authorities whose certificates this node accepts"""
 
 
 @dataclass(frozen=True, slots=True)

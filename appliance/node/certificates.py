@@ -6,7 +6,7 @@ belonged before, or to the owner of the directory. A renewal keeps the key, so i
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -103,6 +103,18 @@ def _state(certificate: Certificate, at: datetime) -> str:
     return "due" if at >= certificates.renew_at(certificate) else "valid"
 
 
+def authorities(tls: TlsSection) -> tuple[str, tuple[str, ...]]:
+    """Who has signed a node's certificate, and whom it trusts, by name; empty what cannot be read."""
+    try:
+        issuer = certificates.issuer_of(read(tls.cert)[0]).member
+    except (OSError, CertificateError):
+        issuer = ""
+    try:
+        return issuer, tuple(certificates.subject_of(trusted).member for trusted in read(tls.ca))
+    except (OSError, CertificateError):
+        return issuer, ()
+
+
 def objection(tls: TlsSection, cluster: str, member: str) -> str:
     """Why a node would not start with these files; empty when it would."""
     try:
@@ -194,18 +206,27 @@ def begin_rotation(directory: Path, valid_for: timedelta) -> Described:
     return _described(directory / CA, made.certificate)
 
 
-def finish_rotation(directory: Path) -> Described:
-    """Trust only the authority that issues. Refused while a certificate in the directory is not of it."""
+def next_authority(directory: Path, left_out: Collection[str] = ()) -> Described:
+    """The one that a rotation ends with. Refused while a certificate in the directory is not of it.
+
+    Those of the members that are left out do not count.
+    """
     trusted = read(directory / CA)
     authority = read_authority(directory / CA, directory / CA_KEY).certificate
     if len(trusted) == 1:
         raise RefusedError(f"{directory / CA} holds one authority: no rotation is under way")
-    others = (file for file in sorted(directory.glob("*.crt")) if file.name != CA)
+    others = (file for file in sorted(directory.glob("*.crt")) if file.name != CA and file.stem not in left_out)
     left = [file.name for file in others if not certificates.is_signed_by(read(file)[0], authority)]
     if left:
         raise RefusedError(
             f"{directory}: {', '.join(left)} not yet of the new authority: renew, or issue anew with --replace"
         )
+    return _described(directory / CA, authority)
+
+
+def finish_rotation(directory: Path) -> Described:
+    """Trust only the authority that issues from now on."""
+    authority = read_authority(directory / CA, directory / CA_KEY).certificate
     _write(directory / CA, certificates.certificates_to_pem([authority]), _CERTIFICATE_MODE)
     return _described(directory / CA, authority)
 

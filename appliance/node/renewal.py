@@ -6,6 +6,7 @@ restart: every new connection looks at the files (raft.tls).
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_address
 
@@ -78,7 +79,9 @@ class Renewal:
 
     def look(self) -> None:
         not_renewed = self._renew_if_due()
-        self.seen = judged(self._tls.status(), not_renewed, self._unnamed())
+        seen = judged(self._tls.status(), not_renewed, self._unnamed())
+        issuer, trusts = certificates.authorities(self._section)
+        self.seen = replace(seen, issuer=issuer, trusts=trusts)
 
     def _unnamed(self) -> str:
         try:

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from appliance.node.certificates import CA, CA_KEY, read, read_authority
-from raft.certificates import is_signed_by
+from raft.certificates import is_signed_by, subject_of
 from raft.tls import Tls
 from tests.harness.certificates import copy, write
 from tests.harness.cluster import Cluster
@@ -136,6 +136,9 @@ def test_another_authority_without_losing_the_raft_leader(cluster):
         done = operator.command("certs", *words, "--dir", str(place))
         assert done.returncode == 0, done.stderr
 
+    def finish():
+        return operator.command("certs", "rotate-ca", "finish", "--dir", str(place))
+
     def trust_what_is_in(place):
         for node in cluster:
             write(tls_of(node).ca, (place / CA).read_bytes())
@@ -149,10 +152,15 @@ def test_another_authority_without_losing_the_raft_leader(cluster):
         assert renewed.returncode == 0, renewed.stderr
         for node in cluster:
             certs("issue", node.name, "--host", node.place.host, "--replace")
-            if node is not by_itself:
-                copy(made.tls(node.name), tls_of(node))
+        early = finish()
+        late = [node for node in cluster if node is not by_itself]
+        said = {line.split(":")[0].strip(): line for line in early.stderr.splitlines()}
+        assert (early.returncode, "would be shut out" in early.stderr) == (4, True)
+        assert all(f"its certificate is of {subject_of(old).member}" in said[node.name] for node in late)
+        for node in late:
+            copy(made.tls(node.name), tls_of(node))
         restart(cluster, follower(cluster))
-        certs("rotate-ca", "finish")
+        cluster.wait_until(lambda: finish().returncode == 0, LOOK_LIMIT_S, "every node has seen its new certificate")
         trust_what_is_in(place)
         restart(cluster, follower(cluster))
 

@@ -77,8 +77,15 @@ def begin(directory: AuthorityDirectory, valid_for: ValidFor = "10y") -> int:
 
 
 @rotate_ca_app.command()
-def finish(directory: AuthorityDirectory) -> int:
-    """Trust the new authority alone; after every node shows a certificate of it."""
+def finish(
+    directory: AuthorityDirectory,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MEMBER", help="It is shut out if it needs the old authority; may be repeated."),
+    ] = None,
+    unasked: Annotated[bool, typer.Option("--unasked", help="Go by the directory alone: ask no node.")] = False,
+) -> int:
+    """Trust the new authority alone; refused while a member of the cluster still needs the old one."""
     from appliance.cli import certs
 
-    return certs.finish_rotation(directory)
+    return certs.finish_rotation(directory, leave_out or [], unasked=unasked)

@@ -5,13 +5,17 @@ import os
 import pwd
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from appliance.api.published import ReplicaSeen
+from appliance.ha.seen import CertificateSeen, ReportSeen
 from raft.tls import Sealed
 from tests.harness.certificates import Certificates
+from tests.unit.api.building import VOTERS
 
 
 @pytest.fixture
@@ -255,14 +259,113 @@ def test_a_rotation_trusts_both_until_it_is_finished(place, appliance):
     assert all(trusts(place / "ca.crt", place / name, name) for name in ("n1", "n2"))
     assert not trusts(old_ca, place / "n1", "n1")
 
-    early = appliance("certs", "rotate-ca", "finish", "--dir", place)
+    early = appliance("certs", "rotate-ca", "finish", "--unasked", "--dir", place)
     assert (early.code, "n2.crt not yet of the new authority" in early.err) == (4, True)
     assert appliance("certs", "rotate-ca", "begin", "--dir", place).code == 4
 
     assert appliance("certs", "renew", "--config", node_file(place, "n2")).code == 0
-    assert appliance("certs", "rotate-ca", "finish", "--dir", place).code == 0
+    assert appliance("certs", "rotate-ca", "finish", "--unasked", "--dir", place).code == 0
     assert [each["member"] for each in shown(appliance, place / "ca.crt")] == [new["member"]]
     assert all(trusts(place / "ca.crt", place / name, name) for name in ("n1", "n2"))
+
+
+@pytest.fixture
+def rotating(place, appliance):
+    """The directory of a rotation that has begun, with the names of the new authority and the old one."""
+    (old,) = shown(appliance, place / "ca.crt")
+    assert appliance("certs", "rotate-ca", "begin", "--dir", place).code == 0
+    new, _ = shown(appliance, place / "ca.crt")
+    return place, new["member"], old["member"]
+
+
+def tell(node, heard, **changes):
+    """What the members say of their certificates, by name; None: without TLS."""
+    reports = {
+        name: ReportSeen(replace(seen.report, certificate=heard[name]), changes.get(name, seen.age_s))
+        for name, seen in node.value.reports.items()
+        if name in heard
+    }
+    node.value = replace(node.value, reports=reports, report=reports["pg1"].report)
+
+
+def test_a_rotation_ends_when_every_member_can_do_without_the_old_authority(rotating, appliance, node, url):
+    place, new, old = rotating
+    tell(node, dict.fromkeys(("pg1", "pg2", "pg3"), CertificateSeen("", issuer=new, trusts=(new, old))))
+
+    finished = appliance("certs", "rotate-ca", "finish", "--dir", place, "--api", url)
+
+    assert (finished.code, finished.err) == (0, "")
+    assert [each["member"] for each in shown(appliance, place / "ca.crt")] == [new]
+
+
+@pytest.mark.parametrize(
+    ("of_pg3", "age_s", "said"),
+    [
+        (lambda new, old: CertificateSeen("", issuer=old, trusts=(new, old)), 0.3, "pg3: its certificate is of {old}"),
+        (
+            lambda new, old: CertificateSeen("", issuer=new, trusts=(old,)),
+            0.3,
+            "pg3: its ca.crt does not hold the new authority, but {old}",
+        ),
+        (lambda new, old: CertificateSeen("", trusts=(new,)), 0.3, "pg3: its certificate is of nobody"),
+        (lambda new, old: CertificateSeen("", issuer=new, trusts=(new, old)), 60, "pg3: its last report is 60 s old"),
+        (lambda new, old: None, 0.3, "pg3: its node runs without TLS"),
+    ],
+)
+def test_a_member_that_needs_the_old_authority_keeps_it(rotating, appliance, node, url, of_pg3, age_s, said):
+    place, new, old = rotating
+    ready = CertificateSeen("", issuer=new, trusts=(new, old))
+    tell(node, {"pg1": ready, "pg2": ready, "pg3": of_pg3(new, old)}, pg3=age_s)
+    finish = ("certs", "rotate-ca", "finish", "--dir", place, "--api", url)
+
+    refused = appliance(*finish)
+
+    assert (refused.code, "1 of 3 members would be shut out" in refused.err) == (4, True)
+    assert said.format(old=old) in refused.err
+    assert "pg2" not in refused.err
+    assert len(shown(appliance, place / "ca.crt")) == 2
+    assert appliance(*finish, "--leave-out", "pg9").code == 2
+    assert appliance(*finish, "--leave-out", "pg3").code == 0
+
+
+def test_who_has_not_been_heard_of_keeps_the_old_authority_too(rotating, appliance, node, url):
+    place, new, _ = rotating
+    tell(node, dict.fromkeys(("pg1", "pg2"), CertificateSeen("", issuer=new, trusts=(new,))))
+    joining = {**VOTERS, "pg4": ReplicaSeen("joining", "10.0.0.4:7400")}
+    node.value = replace(node.value, raft=replace(node.value.raft, members=joining))
+
+    refused = appliance("certs", "rotate-ca", "finish", "--dir", place, "--api", url)
+
+    assert (refused.code, "2 of 4 members" in refused.err) == (4, True)
+    assert all(f"{name}: it has not reported what it has" in refused.err for name in ("pg3", "pg4"))
+
+
+def test_a_rotation_does_not_end_unseen(rotating, appliance, node, url):
+    place, new, _ = rotating
+    finish = ("certs", "rotate-ca", "finish", "--dir", place)
+    ready = CertificateSeen("", issuer=new, trusts=(new,))
+
+    nowhere = appliance(*finish, "--api", "http://127.0.0.1:1")
+    assert (nowhere.code, "the cluster cannot be asked" in nowhere.err) == (3, True)
+    tell(node, dict.fromkeys(("pg1", "pg2", "pg3"), ready))
+    node.value = replace(node.value, seen=replace(node.value.seen, contact_s=60.0), last_renewal_s=60.0)
+    stale = appliance(*finish, "--api", url)
+    assert (stale.code, "no contact with a quorum" in stale.err) == (3, True)
+    node.value = replace(node.value, cluster="other")
+    other = appliance(*finish, "--api", url)
+    assert (other.code, "belongs to 'other'" in other.err) == (4, True)
+
+    assert len(shown(appliance, place / "ca.crt")) == 2
+    assert appliance(*finish, "--unasked").code == 0
+
+
+def test_a_certificate_in_the_directory_of_who_is_left_out_does_not_count(place, appliance):
+    issue(appliance, place, "n1")
+    assert appliance("certs", "rotate-ca", "begin", "--dir", place).code == 0
+    finish = ("certs", "rotate-ca", "finish", "--unasked", "--dir", place)
+
+    assert appliance(*finish).code == 4
+    assert appliance(*finish, "--leave-out", "n1").code == 0
 
 
 def test_a_rotation_needs_no_key_of_the_old_authority(place, appliance):

@@ -7,10 +7,10 @@ import pytest
 
 from appliance.ha.seen import CertificateSeen
 from appliance.node import renewal
-from appliance.node.certificates import read
+from appliance.node.certificates import begin_rotation, read
 from appliance.node.config import TlsSection
 from appliance.node.renewal import Renewal, is_due
-from raft.certificates import words
+from raft.certificates import subject_of, words
 from raft.tls import Tls
 from tests.harness.certificates import Certificates, now
 
@@ -33,9 +33,13 @@ def looks(made, told):
 
     def look():
         watched.look()
-        return watched.seen
+        return without_authorities(watched.seen)
 
     return look
+
+
+def without_authorities(seen):
+    return replace(seen, issuer="", trusts=())
 
 
 def end_of(made):
@@ -169,5 +173,25 @@ def test_the_key_may_lie_elsewhere(made, tmp_path):
 
     assert watched.seen is not None
     assert watched.seen.problem == ""
-    assert replace(watched.seen, expires_at="") == CertificateSeen("")
+    assert replace(without_authorities(watched.seen), expires_at="") == CertificateSeen("")
     assert Tls(files.ca, files.cert, files.key).problem() is None
+
+
+def test_it_tells_who_has_signed_it_and_whom_the_node_trusts(made, tmp_path):
+    files = made.member("n1")
+    watched = Renewal(TlsSection(ca=files.ca, cert=files.cert, key=files.key), lambda _: None)
+    first = subject_of(made.authority.certificate).member
+
+    watched.look()
+    assert (watched.seen.issuer, watched.seen.trusts) == (first, (first,))
+
+    begin_rotation(tmp_path, timedelta(days=1))
+    watched.look()
+    assert watched.seen.issuer == first
+    assert watched.seen.trusts == (*(subject_of(each).member for each in read(files.ca)),)
+    assert len(watched.seen.trusts) == 2
+
+    files.cert.write_text("nothing")
+    files.ca.unlink()
+    watched.look()
+    assert (watched.seen.issuer, watched.seen.trusts) == ("", ())
