@@ -174,8 +174,11 @@ def removal_checks(
     primary = held is not None and held.node == name
     opened = held is not None and held.opened and state.lease is LeaseStatus.HELD
     alone = "no primary is open, and it may have what the next one needs: wait for one, or say --force"
-    lives = seen is not None and seen.age_s <= FRESH_S and seen.report.running
-    age = f"its PostgreSQL runs and it reported {seen.age_s:.1f} s ago" if lives and seen else "its PostgreSQL is down"
+    fresh = seen is not None and seen.age_s <= FRESH_S
+    lives = fresh and seen is not None and seen.report.running
+    age = "its PostgreSQL is down" if fresh else "it does not report"
+    if lives and seen is not None:
+        age = f"its PostgreSQL runs and it reported {seen.age_s:.1f} s ago"
     stop = ": stop its node (SIGINT) first, or say --force" if lives and not force else ""
     under_way = f"{running.kind} {running.id} is {running.phase}: wait for its end" if running else "none under way"
     return (

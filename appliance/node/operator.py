@@ -1,22 +1,26 @@
 """What operators ask for: checked and proposed on the raft leader, forwarded there by every other node."""
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
 
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.codec import encode_command
-from appliance.cluster.commands import BeginBootstrap, Command, RemoveMember, StartOperation
+from appliance.cluster.commands import BeginBootstrap, Command, RemoveMember, RevokeToken, StartOperation
 from appliance.cluster.config import read_policy
 from appliance.cluster.state import ClusterState, NodeRole, OperationKind
 from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, removal_checks, switchover_checks
 from appliance.ha.membership import without_a_majority
 from appliance.ha.seen import DirectoryKind, ReportSeen
 from appliance.node.clock import wall_time
-from appliance.node.coordinator import BARRIER_LIMIT_S, PROPOSE_LIMIT_S, replicas_of
+from appliance.node.coordinator import BARRIER_LIMIT_S, CHANGE_LIMIT_S, PROPOSE_LIMIT_S, replicas_of
 from appliance.node.messages import Operate
 from raft import Applied, Refused, Replica, ReplicaStatus
 
 TRANSFER_LIMIT_S = 3.0
+HEAR_LIMIT_S = 1.5
+"""for a member that is connected and hangs; the others report within a tenth of a second"""
+HEAR_LOOK_S = 0.05
 
 Reports = Callable[[], Mapping[str, ReportSeen]]
 
@@ -36,6 +40,7 @@ class Desk:
             return OperatorAnswer(
                 "no_quorum", request.id, "quorum.none", f"the raft leader has no quorum: {barrier.reason}"
             )
+        self._hear(request)
         state = self._replica.view().state
         known = next((o for o in state.operations if o.id == request.id), None)
         if known is not None:
@@ -49,7 +54,22 @@ class Desk:
             return OperatorAnswer("accepted", "", message="all checks pass; nothing was changed", checks=checks)
         if request.kind == "raft_transfer":
             return self._transfer(request, checks)
+        if request.kind == "remove" and request.target not in state.members:
+            return self._drop(state, request, checks)
         return self._propose(_command(state, message), request, checks)
+
+    def _hear(self, request: OperatorRequest) -> None:
+        """A raft leader of a moment ago has not heard what the members tell: one that runs would pass for dead."""
+        until_s = time.monotonic() + HEAR_LIMIT_S
+        while request.kind != "raft_transfer" and time.monotonic() < until_s:
+            status, known = self._replica.status(), set(self._replica.view().state.members)
+            if request.kind == "bootstrap":
+                known.add(request.target)
+            up = {status.name, *(peer.name for peer in status.peers if peer.connected)}
+            heard = {name for name, seen in self._reports().items() if seen.age_s <= FRESH_S}
+            if not (up & known) - heard:
+                return
+            time.sleep(HEAR_LOOK_S)
 
     def _checks(self, state: ClusterState, message: Operate) -> tuple[Check, ...]:
         request = message.request
@@ -65,7 +85,10 @@ class Desk:
             case "raft_transfer":
                 return transfer_checks(self._replica.status(), request.target)
             case "remove":
-                problem = without_a_majority(replicas_of(self._replica.status(), reports), request.target)
+                status = self._replica.status()
+                problem = without_a_majority(replicas_of(status, reports), request.target)
+                if request.target not in state.members and request.target in status.members.names:
+                    return unannounced_checks(status, request.target, problem)
                 return removal_checks(state, reports, request.target, problem, force=request.force)
 
     def _transfer(self, request: OperatorRequest, checks: tuple[Check, ...]) -> OperatorAnswer:
@@ -82,6 +105,22 @@ class Desk:
             case _:
                 return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
 
+    def _drop(self, state: ClusterState, request: OperatorRequest, checks: tuple[Check, ...]) -> OperatorAnswer:
+        """Out of consensus with one that never announced itself; the agreed state knows no more of it than tokens."""
+        for token in (token for token in state.tokens if token.member == request.target):
+            command = encode_command(RevokeToken(token.id))
+            revoked = self._replica.propose(command, f"revoke-{token.id}-{request.id}", PROPOSE_LIMIT_S).result()
+            if not isinstance(revoked, Applied):
+                return OperatorAnswer("unknown", request.id, "outcome.unknown", revoked.reason)
+        outcome = self._replica.remove_member(request.target, CHANGE_LIMIT_S).result()
+        match outcome:
+            case Applied():
+                return OperatorAnswer("accepted", request.id, checks=checks)
+            case Refused(reason=reason):
+                return OperatorAnswer("refused", request.id, "raft.not_changed", reason, checks=checks)
+            case _:
+                return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
+
     def _propose(self, command: Command, request: OperatorRequest, checks: tuple[Check, ...]) -> OperatorAnswer:
         outcome = self._replica.propose(encode_command(command), f"op-{request.id}", PROPOSE_LIMIT_S).result()
         match outcome:
@@ -94,6 +133,18 @@ class Desk:
                 return OperatorAnswer("refused", request.id, code, text, checks=checks)
             case _:
                 return OperatorAnswer("unknown", request.id, "outcome.unknown", outcome.reason)
+
+
+def unannounced_checks(status: ReplicaStatus, name: str, majority_problem: str | None) -> tuple[Check, ...]:
+    """Of one that the log is for and whose node was never seen: nothing but its vote, if it has one, can be missed."""
+    member = status.members.get(name)
+    assert member is not None
+    known = f"{member.address}, {member.role}; its node has never announced itself"
+    problem = majority_problem if name in status.members.voters else None
+    return (
+        Check("member.known", name, True, known),
+        Check("quorum.kept", name, problem is None, problem or "a majority of the others is up"),
+    )
 
 
 def transfer_checks(status: ReplicaStatus, target: str) -> tuple[Check, ...]:
