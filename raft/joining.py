@@ -38,6 +38,11 @@ class Door:
 class JoinError(ReplicaError):
     """No member has answered the question, or the one that did has not let us in; the message says which and why."""
 
+    def __init__(self, message: str, *, answered: bool = True) -> None:
+        super().__init__(message)
+        self.answered = answered
+        """False: nobody could be reached"""
+
 
 def ask(door: Door, name: str, question: bytes, timeout_s: float) -> bytes:
     """Ask each member in turn until one answers, each for `timeout_s` seconds; JoinError when none has.
@@ -49,14 +54,17 @@ def ask(door: Door, name: str, question: bytes, timeout_s: float) -> bytes:
     introducer = Introducer(
         own, door.members, lambda: Introduction("", ""), admits=lambda _: False, certified=context is not None
     )
-    problems: list[str] = []
+    problems: dict[str, list[str]] = {}
+    answered = False
     for member, place in door.members.items():
         try:
             with socket.create_connection(address.parse(place), timeout=_CONNECT_LIMIT_S) as opened:
                 return _ask(Connection(opened, timeout_s), introducer, member, context, question)
         except (OSError, RefusedError, CodecError, ReplicaError) as error:
-            problems.append(f"{member} at {place}: {address.reason(error)}")
-    raise JoinError("; ".join(problems) or "there is no member to ask")
+            answered = answered or not isinstance(error, OSError)
+            problems.setdefault(address.reason(error), []).append(f"{member} at {place}")
+    said = "; ".join(f"{', '.join(members)}: {reason}" for reason, members in problems.items())
+    raise JoinError(said or "there is no member to ask", answered=answered)
 
 
 def _ask(

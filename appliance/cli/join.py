@@ -37,7 +37,9 @@ class Here:
 
 def invite(name: str, role: str, valid_for: str, output: Format) -> int:
     body = {"name": name, "role": role, "valid_for": valid_for}
-    answer = connect().change("/api/v1/members", body, operation=secrets.token_hex(8))
+    client = connect()
+    members = {member["name"] for member in client.cluster()["members"]} if output is Format.TABLE else set()
+    answer = client.change("/api/v1/members", body, operation=secrets.token_hex(8))
     if not answer.ok:
         raise refused("members add", answer)
     line = f"appliance join --token {answer.body['token']}"
@@ -50,6 +52,8 @@ def invite(name: str, role: str, valid_for: str, output: Format) -> int:
     )
     if output is Format.TABLE:
         say(sys.stderr, f"Run this on {name} before {said[2]}. Whoever has it can join as {name}, once.")
+        if name in members:
+            say(sys.stderr, f"{name} is a member already: who joins with this takes its place.")
     return Code.DONE
 
 
@@ -66,7 +70,13 @@ def join(token: str, here: Here, timeout_s: float) -> int:
     try:
         joined = joining.join(invitation, address, tls, here.hosts, timeout_s)
     except JoinProblem as problem:
+        if not problem.answered:
+            would_do = "are their nodes running, and may this host reach their raft ports?"
+            raise CommandError(Code.UNREACHABLE, f"{problem}; {would_do}") from None
         raise CommandError(Code.REFUSED, str(problem)) from None
+    if known is not None and known.role is not joined.role:
+        message = f"{path}: role: {known.role}, the token is for a {joined.role}; correct the file and run this again"
+        raise CommandError(Code.REFUSED, message)
     if known is None:
         _write_config(path, invitation, joined, tls)
         say(sys.stdout, f"{path}: written; edit it if you need more than the defaults")

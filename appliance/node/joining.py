@@ -18,6 +18,11 @@ from raft.joining import JoinError, ask
 class JoinProblem(Exception):  # noqa: N818  as ConfigProblem
     """Why the node is no member, or not yet known to be; the same question may be asked again."""
 
+    def __init__(self, message: str, *, answered: bool = True) -> None:
+        super().__init__(message)
+        self.answered = answered
+        """False: no member could be reached"""
+
 
 def check_address(address: str) -> None:
     """Raises JoinProblem when it is not host:port."""
@@ -34,7 +39,10 @@ def join(
     question = _question(invitation, address, tls, hosts)
     try:
         answer = decode(ask(invitation.door, invitation.member, encode(question), timeout_s))
-    except (JoinError, MessageError) as error:
+    except JoinError as error:
+        what = f"no member let {invitation.member} in" if error.answered else "no member can be reached"
+        raise JoinProblem(f"{what}: {error}", answered=error.answered) from None
+    except MessageError as error:
         raise JoinProblem(f"no member let {invitation.member} in: {error}") from None
     if not isinstance(answer, Joined):
         raise JoinProblem(f"the answer is a {type(answer).__name__}: run the same version everywhere")

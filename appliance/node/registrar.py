@@ -102,10 +102,27 @@ class Registrar:
             return members.with_member(replace(known, address=asked.address))
 
         members = self._replica.status().members
+        self._check_address(asked)
         if admitted(members) != members:
             # by the members in force then: one who was removed just now must not come back with this
             _applied(self._replica.revise_members(admitted, CHANGE_LIMIT_S).result(), "the members were not changed")
         return Admitted({member.name: member.address for member in admitted(members).all})
+
+    def _check_address(self, asked: Admit) -> None:
+        """Two members behind one address, or one that runs left without connections, would be nobody's intention."""
+        status = self._replica.status()
+        holder = next((member for member in status.members.all if member.address == asked.address), None)
+        if holder is not None and holder.name != asked.member:
+            raise JoinError(
+                f"{asked.address} is the address of {holder.name}; say --address with that of {asked.member}"
+            )
+        known = status.members.get(asked.member)
+        up = {status.name, *(peer.name for peer in status.peers if peer.connected)}
+        if known is not None and known.address != asked.address and asked.member in up:
+            raise JoinError(
+                f"{asked.member} is a member at {known.address}, and connected: end its node if {asked.address} is to take"
+                " its place, or add the new node under another name"
+            )
 
     def certify(self, asked: Certify) -> Certified:
         """Where the authority's key lies: a certificate for the key of a used token. Raises JoinError."""

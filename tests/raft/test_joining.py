@@ -62,6 +62,19 @@ def test_the_next_member_is_asked_when_one_is_away(n1, door, places, asked):
     assert len(asked) == 1
 
 
+def test_the_same_refusal_is_told_once_with_everybody_who_gave_it(n1, door, places):
+    twice = replace(door, members={"n1": places["n1"], "n2": places["n2"], "n3": places["n3"]})
+    with pytest.raises(JoinError) as refused:
+        ask(twice, "n9", b"wrong", 5)
+    assert str(refused.value).count("Connection refused") == 1
+    assert f"n2 at {places['n2']}, n3 at {places['n3']}: Connection refused" in str(refused.value)
+    assert refused.value.answered
+
+    with pytest.raises(JoinError) as alone:
+        ask(replace(door, members={"n2": places["n2"]}), "n9", b"x", 5)
+    assert not alone.value.answered
+
+
 def test_another_cluster_or_another_member_learns_nothing_of_the_question(n1, door, asked, tmp_path, certificates):
     doors = [replace(door, cluster="other"), replace(door, members={"n2": door.members["n1"]})]
     if certificates is not None:

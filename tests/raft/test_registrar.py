@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from appliance.api.published import InviteRequest
-from appliance.cli.exits import CommandError
+from appliance.cli.exits import Code, CommandError
 from appliance.cli.join import Here, join
 from appliance.cluster.state import NodeRole
 from appliance.node.config import NodeConfig
@@ -317,5 +317,47 @@ def test_of_the_authorities_file_only_certificates_go_out(leader, here):
 
 
 def test_a_learner_is_a_learner(leader, here):
+    file = yaml.safe_load(here.config.read_text())
+    here.config.write_text(yaml.safe_dump(file | {"role": "learner"}))
     assert join(leader.invite(role=NodeRole.LEARNER), here, 5.0) == 0
     assert leader.member("n4").role == "learner"
+
+
+def test_an_address_that_another_member_has_is_refused_by_name(leader, here):
+    line, taken = leader.invite(), leader.config.raft_address
+    file = yaml.safe_load(here.config.read_text())
+    here.config.write_text(yaml.safe_dump(file | {"raft": {"advertise": taken}}))
+
+    with pytest.raises(CommandError, match=f"{taken} is the address of n1; say --address with that of n4"):
+        join(line, here, 5.0)
+    assert leader.member("n4") is None
+
+
+def test_a_member_that_runs_keeps_its_address(leader, here):
+    """Its name was meant for another node, or its host is to be replaced while it still carries the cluster."""
+    own = leader.config.raft_address
+    file = yaml.safe_load(here.config.read_text())
+    moved = file["members"].pop("n4")
+    here.config.write_text(yaml.safe_dump(file | {"name": "n1", "members": {"n1": moved}}))
+
+    with pytest.raises(CommandError, match=f"n1 is a member at {own}, and connected: end its node if {moved}"):
+        join(leader.invite("n1"), here, 5.0)
+    assert leader.member("n1").address == own
+
+
+def test_a_file_with_another_role_than_the_token_is_told(leader, here):
+    file = yaml.safe_load(here.config.read_text())
+    here.config.write_text(yaml.safe_dump(file | {"role": "witness"}))
+    line = leader.invite()
+
+    with pytest.raises(CommandError, match="role: witness, the token is for a data"):
+        join(line, here, 5.0)
+    here.config.write_text(yaml.safe_dump(file))
+    assert join(line, here, 5.0) == 0
+
+
+def test_nobody_there_is_another_exit_code_than_a_refusal(leader, here):
+    away = replace(decode(leader.invite()), members={"n1": "127.0.0.1:1"})
+    with pytest.raises(CommandError, match="no member can be reached: n1 at 127.0.0.1:1: Connection refused") as found:
+        join(away.encode(), here, 5.0)
+    assert found.value.code == Code.UNREACHABLE
