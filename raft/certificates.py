@@ -242,7 +242,7 @@ def certificates_from_pem(data: bytes) -> tuple[Certificate, ...]:
     try:
         return tuple(x509.load_pem_x509_certificates(data))
     except _UNREADABLE as error:
-        raise CertificateError(f"no certificate in PEM: {error}") from error
+        raise CertificateError("no certificate in PEM: copy the right file there, whole") from error
 
 
 def key_to_pem(key: PrivateKey) -> bytes:
@@ -255,7 +255,7 @@ def key_from_pem(data: bytes) -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except _UNREADABLE as error:
-        raise CertificateError(f"no private key in PEM that can be read without a password: {error}") from error
+        raise CertificateError("no private key in PEM that can be read without a password") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise CertificateError("the private key is of another kind than ours (EC P-256)")
     return key

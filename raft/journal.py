@@ -92,7 +92,9 @@ class Journal(Log):
             _keep_reserve(disk)
             self._file = self._write_anew()
         except OSError as error:
-            raise ReplicaError(f"cannot open journal {self.path}: {error}") from error
+            own = isinstance(error, PermissionError)
+            would_do = f"; {self.path.parent} and what is in it must belong to the replica's user" if own else ""
+            raise ReplicaError(f"cannot open journal {self.path}: {error.strerror or error}{would_do}") from error
 
     @property
     def size_bytes(self) -> int:

@@ -162,7 +162,7 @@ class Contexts:
         if found != own:
             raise TlsError(
                 f"the certificate in {self._tls.cert} is for {found.member!r} of cluster {found.cluster!r},"
-                f" this is {own.member!r} of {own.cluster!r}"
+                f" this is {own.member!r} of {own.cluster!r}: put its own there"
             )
         return _context(self._tls, server=True), _context(self._tls, server=False)
 
@@ -263,7 +263,7 @@ def _trusting(ca: bytes, where: str, *, server: bool) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cadata=ca.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise TlsError(f"{where} holds no certificates of authorities in PEM: {error}") from error
+        raise TlsError(f"{where} holds no certificates of authorities in PEM: copy the cluster's there") from error
     return context
 
 
@@ -277,7 +277,9 @@ def _load_own(context: ssl.SSLContext, tls: Tls) -> None:
             raise TlsError(
                 f"the key in {tls.key} does not belong to the certificate in {tls.cert}: put both of one issue there"
             ) from error
-        raise TlsError(f"{tls.cert} and {tls.key} are no certificate and key in PEM: {error}") from error
+        raise TlsError(
+            f"{tls.cert} and {tls.key} are no certificate and key in PEM: put both of one issue there"
+        ) from error
     except OSError as error:
         raise TlsError(f"{tls.cert} or {tls.key} cannot be read: {error}") from error
 
@@ -290,7 +292,8 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise TlsError(f"cannot read {path}: {error.strerror}") from error
+        would_do = "let the node's user read it" if isinstance(error, PermissionError) else "put it there"
+        raise TlsError(f"cannot read {path}: {error.strerror}; {would_do}") from error
 
 
 def _stamp(tls: Tls) -> _Stamp:

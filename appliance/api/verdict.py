@@ -11,6 +11,9 @@ from appliance.api.present import Present
 from appliance.cluster.state import Member, NodeRole
 from appliance.ha.seen import Report
 
+_REMOVED = "removed, or not added yet"
+"""what a replica is told that is no member, or none any more"""
+
 Verdict = Literal["healthy", "degraded", "critical", "stale"]
 
 
@@ -58,7 +61,10 @@ def _contact(present: Present) -> Iterator[Finding]:
     message = f"{present.me} has had no contact with a quorum {since}; peers not connected: {away}"
     why = "; ".join(reason for _, reason in sorted(present.published.raft.away.items()))
     hint = "this is the last known view; start the missing nodes or mend the network"
-    yield Finding("quorum.none", "stale", "", message, f"{hint}: {why}" if why else hint)
+    hint = f"{hint}: {why}" if why else hint
+    if _REMOVED in why:
+        hint = f"the others do not take {present.me} for a member: `appliance members add {present.me}` on one of them"
+    yield Finding("quorum.none", "stale", "", message, hint)
 
 
 def _primary(present: Present) -> Iterator[Finding]:
@@ -148,7 +154,7 @@ def _postgres(present: Present, name: str, report: Report) -> Iterator[Finding]:
 def _raft(present: Present) -> Iterator[Finding]:
     raft = present.published.raft
     for name, why in sorted(raft.refusals.items()):
-        yield Finding("raft.refused", "degraded", name, f"{name} is refused as a peer: {why}", "correct its node.yml")
+        yield Finding("raft.refused", "degraded", name, f"{name} is refused as a peer: {why}", _remedy(name, why))
     voters = {name for name, replica in raft.members.items() if replica.role == "voter"}
     away = {name for name in voters if name != present.me and not raft.peers.get(name)}
     connected = len(voters) - len(away)
@@ -164,6 +170,12 @@ def _raft(present: Present) -> Iterator[Finding]:
         yield Finding("member.leaving", "degraded", name, message, hint)
 
 
+def _remedy(name: str, why: str) -> str:
+    if "certificate" in why:
+        return "`appliance certs show` on both: each needs one of an authority that the other trusts, and a right clock"
+    return f"`appliance members add {name}`, if it is to come back" if _REMOVED in why else "correct its node.yml"
+
+
 def _certificates(present: Present) -> Iterator[Finding]:
     for name in sorted(present.state.members):
         seen = present.report(name)
@@ -172,7 +184,7 @@ def _certificates(present: Present) -> Iterator[Finding]:
             continue
         hint = f"`appliance certs renew` on {name}, or `appliance certs issue {name} --replace` where the authority is"
         if found.usable:
-            message = f"the certificate of {name} needs to be renewed: {found.problem}"
+            message = f"the certificate of {name} needs to be mended or renewed: {found.problem}"
             yield Finding("certificate.due", "degraded", name, message, hint)
         else:
             message = f"the other members do not accept the certificate of {name}: {found.problem}"

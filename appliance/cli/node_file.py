@@ -24,8 +24,14 @@ def check_certificate(path: Path, config: NodeConfig) -> None:
     """Raises CommandError for files that the node would not start with; what is doubtful is only said."""
     if config.tls is not None:
         from appliance.node.certificates import advice, objection
+        from appliance.node.privileges import PrivilegeError, run_user
 
-        if found := objection(config.tls, config.cluster, config.name):
+        try:
+            user = run_user()
+        except PrivilegeError as error:
+            raise CommandError(Code.FAILED, str(error)) from None
+        postgres = config.role is not NodeRole.WITNESS
+        if found := objection(config.tls, config.cluster, config.name, user, postgres=postgres):
             raise CommandError(Code.USAGE, f"{path}: tls: {found}")
         for line in advice(config.tls, config.postgres_address):
             say(sys.stderr, f"appliance: {path}: {line}")

@@ -77,7 +77,9 @@ def _headline(view: Document) -> str:
     mark, colour = _MARKS[view["verdict"]]
     verdict = painted(f"{mark} {view['verdict'].upper()}", colour)
     system = f" · system {view['system_identifier']}" if view["system_identifier"] else " · not initialised"
-    stale = "" if view["quorum"] else f" · last known view of {view['node']}, {_age(view['applied']['age_s'])} old"
+    age_s = view["applied"]["age_s"]
+    age = "from before it started" if age_s is None else f"{_age(age_s)} old"
+    stale = "" if view["quorum"] else f" · last known view of {view['node']}, {age}"
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     return f"{painted(view['name'], 'bold')}{system} · {verdict}{stale} · {now}"
 

@@ -5,16 +5,19 @@ belonged before, or to the owner of the directory. A renewal keeps the key, so i
 """
 
 import os
+import stat
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from pwd import struct_passwd
 
 from cryptography.x509 import Certificate
 
 from appliance.node.config import TlsSection
 from appliance.node.config_values import split_address
+from appliance.postgres.errors import SettingsError
 from appliance.postgres.files import sync_directory
 from raft import Tls, certificates
 from raft.certificates import Authority, CertificateError, PrivateKey, Subject
@@ -67,6 +70,11 @@ def read(path: Path) -> tuple[Certificate, ...]:
 
 def read_authority(ca: Path, key: Path) -> Authority:
     """The authority that issues: one that is trusted, and whose key is here."""
+    for path in (ca, key):
+        if not path.exists():
+            raise CertificateError(
+                f"{path}: no such file: here is nothing that issues; `appliance certs init` makes it"
+            )
     trusted = read(ca)
     try:
         return certificates.authority_with(trusted, certificates.key_from_pem(key.read_bytes()))
@@ -115,17 +123,36 @@ def authorities(tls: TlsSection) -> tuple[str, tuple[str, ...]]:
         return issuer, ()
 
 
-def objection(tls: TlsSection, cluster: str, member: str) -> str:
-    """Why a node would not start with these files; empty when it would."""
+def objection(tls: TlsSection, cluster: str, member: str, user: struct_passwd, *, postgres: bool) -> str:
+    """Why a node, or its PostgreSQL, would not start with these files; empty when they would."""
+    for path in (tls.ca, tls.cert, tls.key):
+        if not readable(path, user):
+            return (
+                f"{user.pw_name}, whom the node runs as, cannot read {path}: give it, and the way there, to that user"
+            )
     try:
         Contexts(Tls(tls.ca, tls.cert, tls.key), Subject(cluster, member))
-    except TlsError as error:
+        if postgres:
+            key_for_postgres(tls, user.pw_uid)
+    except (TlsError, SettingsError) as error:
         return str(error)
     return ""
 
 
+def key_for_postgres(tls: TlsSection, uid: int) -> None:
+    """Raises SettingsError for one that PostgreSQL refuses when it runs as this user."""
+    from appliance.postgres.certificate import Certificate as Served
+
+    Served(tls.ca, tls.cert, tls.key).check(uid)
+
+
 def advice(tls: TlsSection, postgres_address: str) -> tuple[str, ...]:
-    """What a node starts with and is hardly meant: a certificate that no standby would accept."""
+    """What a node starts with and is hardly meant: a certificate that nobody, or no standby, would accept."""
+    unfit = Tls(tls.ca, tls.cert, tls.key).problem()
+    return (*((f"tls: {unfit}",) if unfit is not None else ()), *_unnamed(tls, postgres_address))
+
+
+def _unnamed(tls: TlsSection, postgres_address: str) -> tuple[str, ...]:
     hosts = certificates.hosts_of(read(tls.cert)[0])
     host = split_address(postgres_address)[0] if postgres_address else ""
     if not host or host in hosts:
@@ -183,6 +210,11 @@ def issue(
 
 def renew(tls: TlsSection) -> Described:
     """Replace a node's certificate by a fresh one for the same key; the authority's key must be here."""
+    if not tls.issuing_key.exists():
+        raise CertificateError(
+            f"the authority's key is not here, in {tls.issuing_key}: where it lies, `appliance certs issue MEMBER"
+            " --replace`, and copy key and certificate to this node; or set tls.ca_key"
+        )
     authority = read_authority(tls.ca, tls.issuing_key)
     fresh = certificates.renewed(authority, read(tls.cert)[0], serial=certificates.new_serial(), now=now())
     _write(tls.cert, certificates.certificates_to_pem([fresh]), _CERTIFICATE_MODE)
@@ -235,6 +267,21 @@ def _new_authority(cluster: str, valid_for: timedelta) -> Authority:
     return certificates.make_authority(
         cluster, key=certificates.new_key(), serial=certificates.new_serial(), now=now(), valid_for=valid_for
     )
+
+
+def readable(path: Path, user: struct_passwd) -> bool:
+    """By owner and mode, for a user who need not be the present one; True as well for what is not there."""
+    groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
+    places = [(path, stat.S_IRUSR), *((parent, stat.S_IXUSR) for parent in path.resolve().parents)]
+    try:
+        return user.pw_uid == 0 or all(_allows(place.stat(), bit, user.pw_uid, groups) for place, bit in places)
+    except OSError:
+        return True
+
+
+def _allows(found: os.stat_result, owners_bit: int, uid: int, groups: set[int]) -> bool:
+    shift = 0 if found.st_uid == uid else 3 if found.st_gid in groups else 6
+    return bool(found.st_mode & (owners_bit >> shift))
 
 
 def write_key(path: Path, key: PrivateKey) -> None:

@@ -120,8 +120,8 @@ class Registrar:
         up = {status.name, *(peer.name for peer in status.peers if peer.connected)}
         if known is not None and known.address != asked.address and asked.member in up:
             raise JoinError(
-                f"{asked.member} is a member at {known.address}, and connected: end its node if {asked.address} is to take"
-                " its place, or add the new node under another name"
+                f"{asked.member} is a member at {known.address}, and connected: end its node if {asked.address}"
+                " is to take its place, or add the new node under another name"
             )
 
     def certify(self, asked: Certify) -> Certified:

@@ -4,6 +4,7 @@ In a thread of its own, which may wait for a disk; the control loop reads what i
 restart: every new connection looks at the files (raft.tls).
 """
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from cryptography.x509 import Certificate
 from appliance.ha.seen import CertificateSeen
 from appliance.node import certificates
 from appliance.node.config import TlsSection
+from appliance.postgres.errors import SettingsError
 from raft import Tls
 from raft.certificates import CertificateError, hosts_of, renew_at, words
 from raft.tls import CertificateStatus
@@ -27,11 +29,11 @@ def is_due(certificate: Certificate, now: datetime) -> bool:
     return now >= renew_at(certificate) or now < certificate.not_valid_before_utc
 
 
-def judged(status: CertificateStatus, not_renewed: str, unnamed: str = "") -> CertificateSeen:
+def judged(status: CertificateStatus, not_renewed: str, unnamed: str = "", unserved: str = "") -> CertificateSeen:
     """What to say of a certificate; `not_renewed` is why it was not renewed although that is due.
 
     `unnamed` is the host of PostgreSQL where it does not name it. Nobody notices while this node is a standby; once it
-    is the primary, nobody could follow it.
+    is the primary, nobody could follow it. `unserved` is why PostgreSQL refuses the key, which it tells its log only.
     """
     until = "" if status.expires_at is None else status.expires_at.isoformat()
     if status.problem is not None:
@@ -39,6 +41,8 @@ def judged(status: CertificateStatus, not_renewed: str, unnamed: str = "") -> Ce
         return CertificateSeen(until, f"{status.problem}{why}", usable=False)
     if not_renewed and status.expires_at is not None:
         return CertificateSeen(until, f"it expires on {words(status.expires_at)} and is not renewed: {not_renewed}")
+    if unserved:
+        return CertificateSeen(until, unserved)
     if unnamed:
         why = f"it does not name {unnamed}, where PostgreSQL is reached; issue it again with --host {unnamed}"
         return CertificateSeen(until, why)
@@ -79,7 +83,7 @@ class Renewal:
 
     def look(self) -> None:
         not_renewed = self._renew_if_due()
-        seen = judged(self._tls.status(), not_renewed, self._unnamed())
+        seen = judged(self._tls.status(), not_renewed, self._unnamed(), self._unserved())
         issuer, trusts = certificates.authorities(self._section)
         self.seen = replace(seen, issuer=issuer, trusts=trusts)
 
@@ -89,6 +93,14 @@ class Renewal:
         except (OSError, CertificateError):
             return ""  # told already
         return self._host if self._host and not names(certificate, self._host) else ""
+
+    def _unserved(self) -> str:
+        try:
+            if self._host:
+                certificates.key_for_postgres(self._section, os.geteuid())
+        except SettingsError as error:
+            return str(error)
+        return ""
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -40,20 +40,21 @@ class Certificate:
             "ssl_key_file": str(self.key),
         }
 
-    def check(self) -> None:
-        """Raises SettingsError for a key that PostgreSQL would not take.
+    def check(self, uid: int | None = None) -> None:
+        """Raises SettingsError for a key that PostgreSQL would not take when it runs as this user, else the present.
 
         A start fails with its words; at a reload they are in its log only, and it goes on with the old certificate,
         or with none.
         """
+        uid = os.geteuid() if uid is None else uid
         try:
             found = self.key.stat()
         except OSError as error:
             raise SettingsError(f"tls.key: {self.key}: {(error.strerror or str(error)).lower()}") from error
-        if found.st_uid not in {0, os.geteuid()}:
+        if found.st_uid not in {0, uid}:
             raise SettingsError(f"tls.key: {self.key} belongs to another user; PostgreSQL wants it to be its own")
         mode = S_IMODE(found.st_mode)
-        if mode & (_OTHERS if found.st_uid == os.geteuid() else _OTHERS_OF_ROOT):
+        if mode & (_OTHERS if found.st_uid == uid else _OTHERS_OF_ROOT):
             raise SettingsError(f"tls.key: {self.key} has mode {mode:04o}, which PostgreSQL refuses; make it 0600")
 
 

@@ -328,7 +328,7 @@ def test_an_address_that_another_member_has_is_refused_by_name(leader, here):
     file = yaml.safe_load(here.config.read_text())
     here.config.write_text(yaml.safe_dump(file | {"raft": {"advertise": taken}}))
 
-    with pytest.raises(CommandError, match=f"{taken} is the address of n1; say --address with that of n4"):
+    with pytest.raises(CommandError, match=rf"{taken} is the address of n1; say --address with that of n4"):
         join(line, here, 5.0)
     assert leader.member("n4") is None
 
@@ -358,6 +358,6 @@ def test_a_file_with_another_role_than_the_token_is_told(leader, here):
 
 def test_nobody_there_is_another_exit_code_than_a_refusal(leader, here):
     away = replace(decode(leader.invite()), members={"n1": "127.0.0.1:1"})
-    with pytest.raises(CommandError, match="no member can be reached: n1 at 127.0.0.1:1: Connection refused") as found:
+    with pytest.raises(CommandError, match=r"no member can be reached: n1 at 127.0.0.1:1: Connection refused") as found:
         join(away.encode(), here, 5.0)
     assert found.value.code == Code.UNREACHABLE

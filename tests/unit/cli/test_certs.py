@@ -13,6 +13,8 @@ import yaml
 
 from appliance.api.published import ReplicaSeen
 from appliance.ha.seen import CertificateSeen, ReportSeen
+from appliance.node import privileges
+from appliance.node.certificates import readable
 from raft.tls import Sealed
 from tests.harness.certificates import Certificates
 from tests.unit.api.building import VOTERS
@@ -178,7 +180,7 @@ def test_a_node_without_the_authoritys_key_cannot_renew(place, appliance):
     ran = appliance("certs", "renew", "--config", node_file(place, ca_key=place / "elsewhere.key"))
 
     assert ran.code == 1
-    assert "elsewhere.key: no such file" in ran.err
+    assert f"the authority's key is not here, in {place / 'elsewhere.key'}: where it lies, `appliance certs" in ran.err
     assert (place / "n1.crt").read_bytes() == before
 
 
@@ -385,7 +387,13 @@ def test_what_is_no_certificate_is_said_with_its_file(tmp_path, appliance):
     assert f"{tmp_path / 'x.crt'}: no certificate in PEM" in ran.err
 
 
-def test_a_nodes_check_looks_at_its_certificate(place, appliance):
+@pytest.fixture
+def own_user(monkeypatch):
+    """Nodes of this test run as whoever runs the test, whom its directories belong to."""
+    monkeypatch.setattr(privileges, "run_user", lambda: pwd.getpwuid(os.geteuid()))
+
+
+def test_a_nodes_check_looks_at_its_certificate(place, appliance, own_user):
     issue(appliance, place, "n1", "--host", "10.0.0.1")
     issue(appliance, place, "n2")
     fine = appliance("node", "--check", "--config", node_file(place))
@@ -406,3 +414,36 @@ def test_a_nodes_check_looks_at_its_certificate(place, appliance):
     missing = appliance("node", "--check", "--config", node_file(place, key=place / "n9.key"))
     assert missing.code == 2
     assert f"tls: cannot read {place / 'n9.key'}" in missing.err
+
+
+def test_a_nodes_check_tells_of_a_certificate_that_nobody_would_accept(place, appliance, own_user, tmp_path):
+    appliance("certs", "init", "--cluster", "shop", "--dir", tmp_path / "other")
+    issue(appliance, tmp_path / "other", "n1", "--host", "10.0.0.1")
+    foreign = {"cert": tmp_path / "other" / "n1.crt", "key": tmp_path / "other" / "n1.key"}
+
+    checked = appliance("node", "--check", "--config", node_file(place, **foreign))
+
+    assert checked.code == 0
+    assert f"{foreign['cert']} is of no use with the authorities in {place / 'ca.crt'}" in checked.err
+
+
+def test_a_nodes_check_refuses_a_key_that_postgresql_would_refuse(place, appliance, own_user):
+    issue(appliance, place, "n1", "--host", "10.0.0.1")
+    (place / "n1.key").chmod(0o644)
+    config = node_file(place)
+
+    refused = appliance("node", "--check", "--config", config)
+    assert (refused.code, "has mode 0644, which PostgreSQL refuses; make it 0600" in refused.err) == (2, True)
+
+    config.write_text(config.read_text() + "role: witness\n")
+    assert appliance("node", "--check", "--config", config).code == 0
+
+
+def test_who_may_read_a_file_goes_by_its_owner_its_mode_and_the_way_there(place):
+    key, nobody = place / "ca.key", pwd.getpwnam("nobody")
+
+    assert readable(key, pwd.getpwuid(os.geteuid()))
+    assert not readable(key, nobody)
+    assert not readable(place / "ca.crt", nobody), "it may be read, and the directory not be entered"
+    assert readable(Path("/etc/passwd"), nobody)
+    assert readable(place / "missing", nobody)

@@ -1,5 +1,6 @@
 """When a node renews its own certificate, and what it says when it cannot. Real files, real handshakes."""
 
+import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -88,11 +89,28 @@ def test_an_old_or_expired_one_is_renewed_and_accepted(made, looks, told, lived)
 )
 def test_a_certificate_that_does_not_name_postgresqls_host_is_told_before_it_matters(made, told, named, host, found):
     files = made.member("n1", hosts=named)
+    os.chown(files.key, os.geteuid(), -1)
     watched = Renewal(TlsSection(ca=files.ca, cert=files.cert, key=files.key), told.append, host)
     watched.look()
 
     problem = f"it does not name {host}, where PostgreSQL is reached; issue it again with --host {host}"
     assert (watched.seen.problem, watched.seen.usable) == ("" if found else problem, True)
+
+
+def test_a_key_that_postgresql_refuses_is_told(made, told):
+    files = made.member("n1", hosts=("10.0.0.1",))
+    os.chown(files.key, os.geteuid(), -1)
+    files.key.chmod(0o644)
+    section = TlsSection(ca=files.ca, cert=files.cert, key=files.key)
+    watched, witness = Renewal(section, told.append, "10.0.0.1"), Renewal(section, told.append)
+    watched.look()
+    witness.look()
+
+    assert watched.seen.problem == f"tls.key: {files.key} has mode 0644, which PostgreSQL refuses; make it 0600"
+    assert witness.seen.problem == ""
+    files.key.chmod(0o600)
+    watched.look()
+    assert watched.seen.problem == ""
 
 
 def test_without_the_authoritys_key_it_warns_until_it_has_expired(made, looks, told):

@@ -1,5 +1,6 @@
 """The journal's file: what was synced comes back, what is damaged is refused, whose it is is known."""
 
+import errno
 import itertools
 import os
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_a_life_leaves_no_file_open(tmp_path):
         opened(disk, "n2")
     disk.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+class Withheld(OsDisk):
+    """A directory whose files belong to somebody else; root, as whom tests may run, would not notice."""
+
+    def open(self, name):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+
+def test_files_of_somebody_else_are_told_with_whose_they_must_be(tmp_path):
+    (tmp_path / FILE_NAME).touch()
+    disk = Withheld(tmp_path)
+    with pytest.raises(ReplicaError, match="Permission denied; .* must belong to the replica's user"):
+        opened(disk)
+    disk.close()
 
 
 def test_a_file_that_cannot_be_read_is_a_clear_error(tmp_path):

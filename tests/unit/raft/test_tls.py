@@ -279,7 +279,7 @@ def test_a_file_that_is_missing_or_junk_is_named(certs, part):
     tls = certs.member("n1")
     path = getattr(tls, part)
     path.unlink()
-    assert tls.problem() == f"cannot read {path}: No such file or directory"
+    assert tls.problem() == f"cannot read {path}: No such file or directory; put it there"
     with pytest.raises(TlsError, match="No such file"):
         contexts(tls, "n1")
     for junk in (b"", b"junk", b"\xff\xfe"):
