@@ -30,6 +30,7 @@ from appliance.ha.plan import Plan, Situation, plan, silence_s
 from appliance.ha.seen import LeaderSeen, Report, ReportSeen
 from appliance.node.clock import boottime_s, wall_time
 from appliance.node.messages import ReportAnswer, SendReport
+from appliance.node.report import lasting
 from raft import Applied, Members, Outcome, Refused, Replica, ReplicaStatus, Unknown, View
 
 BARRIER_LIMIT_S = 1.0
@@ -144,7 +145,7 @@ class Coordinator:
             return ReportAnswer(leader=False)
         _, before = self._received.get(report.node, (0.0, None))
         self._received[report.node] = (boottime_s(), report)
-        if before is None or _matters(before) != _matters(report):
+        if before is None or lasting(before) != lasting(report):
             self._wake()
         confirmed = None
         if report.renew_epoch is not None:
@@ -275,8 +276,3 @@ def _with_role(members: Members, name: str, role: ReplicaRole) -> Members:
     if member is None:
         raise ValueError(f"{name!r} is no member any more")
     return members.with_member(replace(member, role=role))
-
-
-def _matters(report: Report) -> Report:
-    """The report without what changes all the time: a difference here is worth a plan at once."""
-    return replace(report, lsn=0, received_lsn=0, replayed_lsn=0, doing="", progress="")

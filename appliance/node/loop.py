@@ -4,9 +4,10 @@ It runs in the main thread and is the only writer of everything it holds. Other 
 """
 
 import os
-import selectors
-from collections.abc import Callable
+import select
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from appliance import __version__
 from appliance.api.published import Published, RaftSeen, ReplicaSeen
@@ -83,10 +84,12 @@ class ControlLoop:
         coordinator: Coordinator,
         policies: Policies,
         alarm: Alarm,
+        answers: Alarm,
         events: Events,
         publish: Callable[[Published], None],
         certificate: Callable[[], CertificateSeen | None] = lambda: None,
     ) -> None:
+        """`answers` rings when the raft leader has answered the reporter, `alarm` for all the rest."""
         self._config = config
         self._replica = replica
         self._guard = guard
@@ -98,6 +101,7 @@ class ControlLoop:
         self._coordinator = coordinator
         self._policies = policies
         self._alarm = alarm
+        self._answers = answers
         self._events = events
         self._publish = publish
         self._certificate = certificate
@@ -105,6 +109,8 @@ class ControlLoop:
         self._guard_status: GuardStatus | None = None
         self._said: tuple[str, str] = ("", "")
         self._report: Report | None = None
+        self._shown: Published | None = None
+        self._busy = True
 
     def find_guard(self) -> None:
         """Connect to the guard, or start one. One that an earlier node process left may be stuck."""
@@ -129,6 +135,7 @@ class ControlLoop:
         view = self._replica.view()
         policy = self._policies.of(view.state)
         self._hear_guard()
+        self._hear_leader(policy)
         now_s = boottime_s()
         seen = self._observer.look(
             view.state,
@@ -146,11 +153,10 @@ class ControlLoop:
         coordinating = self._coordinator.step(view, policy)
         answer, certificate = self._observer.answer, self._certificate()
         self._report = report = make_report(view.state, seen, answer, decision.because, certificate)
-        confirmed = self._reporter.step(report, policy.renew_interval_s)
-        if confirmed is not None:
-            self._renew(confirmed, policy)
-        self._publish(self._published(view, policy, seen, report, decision, coordinating))
-        return self._pause_s(view.state, seen, decision, policy, confirmed is not None)
+        self._reporter.tell(report, policy.renew_interval_s)
+        self._show(self._published(view, policy, seen, report, decision, coordinating))
+        self._busy = _in_progress(view.state, seen, decision)
+        return self._pause_s(policy)
 
     def postgres_runs(self) -> bool:
         """As guard and data directory say now; a guard that does not answer, or is a new one, proves nothing."""
@@ -165,9 +171,8 @@ class ControlLoop:
         """Renew while PostgreSQL is stopping for good: nobody else may open before it is down (R10)."""
         if self._report is not None:
             policy = self._policies.of(self._replica.view().state)
-            confirmed = self._reporter.step(self._report, policy.renew_interval_s)
-            if confirmed is not None:
-                self._renew(confirmed, policy)
+            self._hear_leader(policy)
+            self._reporter.tell(self._report, policy.renew_interval_s)
 
     def end_job(self) -> None:
         """Long work does not outlive a node that ends for good."""
@@ -175,29 +180,51 @@ class ControlLoop:
             self._local.job.kill()
 
     def wait(self, limit_s: float) -> None:
-        """Until something happens, at most `limit_s`."""
-        descriptors = (self._alarm.descriptor, self._guard.fileno(), self._local.fileno_of_job())
-        with selectors.DefaultSelector() as selector:
-            for descriptor in descriptors:
-                if descriptor is not None:
-                    selector.register(descriptor, selectors.EVENT_READ)
-            selector.select(max(0.0, limit_s))
+        """Until something happens that is worth a look, at most `limit_s`.
+
+        A renewal that brings nothing new is taken meanwhile.
+        """
+        until_s = boottime_s() + limit_s
+        while self._only_answered(until_s) and self._renewed_quietly():
+            until_s = min(until_s, self._reporter.due_s())
         self._alarm.silence()
 
-    def _pause_s(
-        self, state: ClusterState, seen: Observation, decision: Decision, policy: Policy, again: bool
-    ) -> float:
-        if again:
-            return 0.0
+    def _only_answered(self, until_s: float) -> bool:
+        """Wait until something happens; whether it is the raft leader's answer and nothing else."""
+        ready = select.poll()
+        descriptors = (self._alarm.descriptor, self._guard.fileno(), self._local.fileno_of_job())
+        for descriptor in (self._answers.descriptor, *descriptors):
+            if descriptor is not None:
+                ready.register(descriptor, select.POLLIN)
+        happened = ready.poll(1000 * max(0.0, until_s - boottime_s()))
+        self._answers.silence()
+        return [descriptor for descriptor, _ in happened] == [self._answers.descriptor]
+
+    def _renewed_quietly(self) -> bool:
+        """Take an answer that changes nothing but the lease and what is shown; False when a look must follow."""
+        if self._busy or self._shown is None:
+            return False
+        confirmed = self._hear_leader(self._shown.policy)
+        if confirmed is None or confirmed.news:
+            return False
+        shown, contact_s = self._shown, self._reporter.contact_s()
+        age_s = None if contact_s is None else shown.taken_s - contact_s
+        lease = self._lease.seen(shown.taken_s) if self._lease.epoch else None
+        seen = replace(shown.seen, lease=lease, contact_s=age_s)
+        self._show(replace(shown, seen=seen, reports=self._reports(shown.report, shown.taken_s), last_renewal_s=age_s))
+        return True
+
+    def _pause_s(self, policy: Policy) -> float:
         until_report_s = self._reporter.due_s() - boottime_s()
-        busy = (
-            decision.rule not in AT_REST
-            or state.election is not None
-            or state.running_operation() is not None
-            or (seen.postmaster is not None and seen.instance is None)
-        )
-        look_s = BUSY_LOOK_S if busy else min(policy.loop_wait_s, policy.renew_interval_s)
+        look_s = BUSY_LOOK_S if self._busy else min(policy.loop_wait_s, policy.renew_interval_s)
         return min(look_s, max(0.0, until_report_s), self._coordinator.lease_left_s)
+
+    def _hear_leader(self, policy: Policy) -> Confirmed | None:
+        """The raft leader's answer, if one has come. Its renewal is taken before anything is decided."""
+        confirmed = self._reporter.hear()
+        if confirmed is not None:
+            self._renew(confirmed, policy)
+        return confirmed
 
     def _renew(self, confirmed: Confirmed, policy: Policy) -> None:
         """R3: a confirmed renewal extends the lease from the time before it was asked for; the guard learns of it."""
@@ -256,6 +283,17 @@ class ControlLoop:
             self._events.emit("decision.changed", rule=decision.rule, because=decision.because)
         self._said = said
 
+    def _show(self, published: Published) -> None:
+        self._shown = published
+        self._publish(published)
+
+    def _reports(self, own: Report, at_s: float) -> Mapping[str, ReportSeen]:
+        """Of all members, with their ages at that time."""
+        passed_s = at_s - self._reporter.reports_at_s
+        reports = {n: ReportSeen(r.report, r.age_s + passed_s) for n, r in self._reporter.reports.items()}
+        reports[self._config.name] = ReportSeen(own, 0.0)
+        return reports
+
     def _published(
         self,
         view: View[ClusterState],
@@ -266,9 +304,6 @@ class ControlLoop:
         coordinating: str,
     ) -> Published:
         now_s = boottime_s()
-        passed_s = now_s - self._reporter.reports_at_s
-        reports = {n: ReportSeen(r.report, r.age_s + passed_s) for n, r in self._reporter.reports.items()}
-        reports[self._config.name] = ReportSeen(report, 0.0)
         status = self._replica.status()
         peers = [p for p in status.peers if p.name != self._config.name]
         contact_s = self._reporter.contact_s()
@@ -282,7 +317,7 @@ class ControlLoop:
             policy=policy,
             seen=seen,
             report=report,
-            reports=reports,
+            reports=self._reports(report, now_s),
             raft=_raft_seen(view, status, peers),
             rule=decision.rule,
             doing=decision.because,
@@ -293,6 +328,16 @@ class ControlLoop:
             replay_paused=self._observer.answer is not None and self._observer.answer.replay_paused,
             last_renewal_s=None if contact_s is None else now_s - contact_s,
         )
+
+
+def _in_progress(state: ClusterState, seen: Observation, decision: Decision) -> bool:
+    """Something that shows its end to a look only."""
+    return (
+        decision.rule not in AT_REST
+        or state.election is not None
+        or state.running_operation() is not None
+        or (seen.postmaster is not None and seen.instance is None)
+    )
 
 
 def _raft_seen(view: View[ClusterState], status: ReplicaStatus, peers: list[PeerStatus]) -> RaftSeen:

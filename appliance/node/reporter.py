@@ -9,6 +9,7 @@ from appliance.cluster.state import ClusterState
 from appliance.ha.seen import Report, ReportSeen
 from appliance.node.clock import boottime_s
 from appliance.node.messages import MessageError, ReportAnswer, SendReport, decode, encode
+from appliance.node.report import lasting
 from raft import Replica, ReplicaError
 
 ANSWER_LIMIT_S = 1.5
@@ -22,6 +23,8 @@ class Confirmed:
 
     asked_s: float
     answer: ReportAnswer
+    news: bool
+    """It says something else than the one before, positions and ages aside, or comes after a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Reporter:
         self._next_s = 0.0
         self._contact_s: float | None = None
         self._awaited: Confirmed | None = None
+        self._said: ReportAnswer | None = None
         self.reports: Mapping[str, ReportSeen] = {}
         self.reports_at_s = 0.0
         self.problem = ""
@@ -58,9 +62,8 @@ class Reporter:
             self._contact_s, self._awaited = self._awaited.asked_s, None
         return self._contact_s
 
-    def step(self, report: Report, interval_s: float) -> Confirmed | None:
-        """Take an answer that has come, and send when a report is due or says something new."""
-        confirmed = self._collect()
+    def tell(self, report: Report, interval_s: float) -> None:
+        """Send when a report is due or says something new, and no answer is awaited."""
         now_s, leader = boottime_s(), self._replica.view().leader
         if self._sent is not None and self._sent.leader != leader:
             self._sent = None
@@ -68,7 +71,6 @@ class Reporter:
             self._next_s = now_s + RETRY_S
         elif self._sent is None and (now_s >= self._next_s or _news(self._last, report)):
             self._send(leader, report, now_s, interval_s)
-        return confirmed
 
     def _send(self, leader: str, report: Report, now_s: float, interval_s: float) -> None:
         future = self._replica.request(leader, encode(SendReport(report)), ANSWER_LIMIT_S)
@@ -76,7 +78,8 @@ class Reporter:
         self._last, self._next_s = report, now_s + interval_s
         future.add_done_callback(lambda _: self._wake())
 
-    def _collect(self) -> Confirmed | None:
+    def hear(self) -> Confirmed | None:
+        """Take the answer that has come, if any."""
         sent = self._sent
         if sent is None or not sent.future.done():
             return None
@@ -89,16 +92,29 @@ class Reporter:
         if not isinstance(answer, ReportAnswer) or not answer.leader:
             self._failed(f"{sent.leader} does not lead any more")
             return None
-        self.problem, self.reports, self.reports_at_s = "", answer.reports, boottime_s()
-        confirmed = Confirmed(sent.asked_s, answer)
+        confirmed = Confirmed(sent.asked_s, answer, self._is_news(sent, answer))
+        self.problem, self._said = "", answer
+        self.reports, self.reports_at_s = answer.reports, boottime_s()
         self._awaited = self._awaited if self._awaited is not None else confirmed
         if sent.report.renew_epoch is not None and answer.confirmed_epoch is None:
             self._next_s = min(self._next_s, boottime_s() + RETRY_S)
         return confirmed
 
+    def _is_news(self, sent: _Sent, answer: ReportAnswer) -> bool:
+        before = self._said
+        if before is None or self.problem or answer.confirmed_epoch != sent.report.renew_epoch:
+            return True
+        return answer.confirmed_epoch != before.confirmed_epoch or not _alike(answer.reports, before.reports)
+
     def _failed(self, problem: str) -> None:
         self.problem = problem
         self._next_s = boottime_s() + RETRY_S
+
+
+def _alike(reports: Mapping[str, ReportSeen], before: Mapping[str, ReportSeen]) -> bool:
+    return reports.keys() == before.keys() and all(
+        lasting(seen.report) == lasting(before[name].report) for name, seen in reports.items()
+    )
 
 
 def _news(last: Report | None, report: Report) -> bool:

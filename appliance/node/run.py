@@ -172,7 +172,7 @@ class _Node:
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
         self._events = Events(config.name, config.log.level, config.log.format)
-        self._alarm = Alarm()
+        self._alarm, answers = Alarm(), Alarm()
         self._stop_signal = 0
         self._certificate_problem = ""
         self._failure = ""
@@ -216,7 +216,7 @@ class _Node:
         self._gateway = NodeGateway(config, self._replica, self._registrar, self._binaries)
         self._api = ApiServer(self._gateway, config.http.listen, config.http.socket, api_token(config.http.token_file))
         signalled = Signalled()
-        self._reporter = Reporter(self._replica, wake)
+        self._reporter = Reporter(self._replica, answers.ring)
         self._loop = ControlLoop(
             config,
             replica=self._replica,
@@ -231,6 +231,7 @@ class _Node:
             coordinator=self._coordinator,
             policies=policies,
             alarm=self._alarm,
+            answers=answers,
             events=self._events,
             publish=self._gateway.publish,
             certificate=lambda: None if self._renewal is None else self._renewal.seen,

@@ -1,6 +1,7 @@
 """The control loop with real notes, reporter, coordinator and executor: what it does with its lease and its guard."""
 
 import subprocess
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from appliance.node.notes import NotesFile
 from appliance.node.observe import Signalled
 from appliance.node.reporter import Reporter
 from tests.unit.cluster.building import state
-from tests.unit.ha.building import primary
+from tests.unit.ha.building import ALL, heard, primary, report
 
 from .building import POSTMASTER, STATUS, Clock, Consensus, Guard, Said
 
@@ -36,10 +37,11 @@ class Node:
         self.consensus.leader = "pg2"
         self.notes = NotesFile(directory / "notes.json")
         self.notes.write(primary().notes)
-        self.seen, self.published, self.alarm = primary(), [], Alarm()
+        self.seen, self.published, self.alarm, answers = primary(), [], Alarm(), Alarm()
+        self.looks = 0
         self.data_dir = directory / "data"
         local = SimpleNamespace(settle=lambda: None, fileno_of_job=lambda: None, data_dir=self.data_dir)
-        reporter = Reporter(self.consensus, self.alarm.ring)
+        reporter = Reporter(self.consensus, answers.ring)
         self.loop = ControlLoop(
             SimpleNamespace(name="pg1", cluster="shop"),
             replica=self.consensus,
@@ -54,17 +56,27 @@ class Node:
             coordinator=Coordinator(self.consensus, self.alarm.ring, lambda rule, because: None),
             policies=Policies(),
             alarm=self.alarm,
+            answers=answers,
             events=self.said,
             publish=self.published.append,
         )
 
     def look(self, present, policy, guard, notes, lease, contact_s, reports):
+        self.looks += 1
         contact = None if contact_s is None else self.clock.now_s - contact_s
         return replace(self.seen, notes=notes, lease=lease, contact_s=contact)
 
-    def confirm(self, epoch=4, late_s=0.0):
+    def confirm(self, epoch=4, late_s=0.0, reports=ALL):
         self.clock.now_s += late_s
-        self.consensus.answer(ReportAnswer(True, epoch, 7))
+        self.consensus.answer(ReportAnswer(True, epoch, 7, reports))
+
+    def renewed_once(self):
+        """A first renewal, and the next one is asked for: from here on there is nothing new."""
+        self.loop.step()
+        self.confirm()
+        self.loop.step()
+        self.clock.now_s += POLICY.renew_interval_s
+        self.loop.step()
 
     @property
     def left_s(self):
@@ -121,6 +133,77 @@ def test_r4_the_guard_learns_of_no_renewal_while_it_holds_another_epoch(node):
     node.loop.step()
 
     assert node.guard.deadlines == []
+
+
+def test_r3_a_renewal_is_taken_before_the_look_that_decides_by_it(node):
+    node.loop.step()
+    asked_s = node.clock.now_s
+    node.confirm(late_s=1.4)
+    node.loop.step()
+
+    assert node.left_s == asked_s + POLICY.lease_s - node.clock.now_s
+
+
+def test_a_renewal_that_brings_nothing_new_is_taken_and_shown_without_a_look(node):
+    node.renewed_once()
+    asked_s, looks, taken_s = node.clock.now_s, node.looks, node.published[-1].taken_s
+    node.confirm(late_s=0.1)
+    node.loop.wait(0.0)
+
+    until_s = asked_s + POLICY.lease_s
+    assert node.guard.deadlines[-1] == Deadline(4, until_s - POLICY.guard_margin_s, POLICY.guard_margin_s / 2)
+    assert node.looks == looks
+    assert node.published[-1].taken_s == taken_s, "what was seen is as old as before"
+    assert node.published[-1].taken_s + node.left_s == until_s
+    assert taken_s - node.published[-1].seen.contact_s == asked_s
+    assert set(node.published[-1].reports) == set(ALL)
+
+
+def left_for_a_look(node):
+    """Whether it goes on to a look instead of taking the answer while it waits."""
+    shown = len(node.published)
+    node.loop.wait(0.0)
+    return len(node.published) == shown
+
+
+def test_a_renewal_that_brings_news_is_worth_a_look(node):
+    node.renewed_once()
+    node.confirm(reports=ALL | heard(report("pg2", status="stopped")))
+
+    assert left_for_a_look(node)
+
+
+def test_an_answer_without_the_renewal_is_worth_a_look(node):
+    node.renewed_once()
+    node.confirm(epoch=None)
+
+    assert left_for_a_look(node)
+
+
+def test_an_answer_is_worth_a_look_while_postgresql_starts(node):
+    node.seen = replace(node.seen, instance=None)
+    node.renewed_once()
+    node.confirm()
+
+    assert left_for_a_look(node)
+
+
+def test_what_else_has_happened_is_worth_a_look_beside_a_renewal(node):
+    node.renewed_once()
+    node.confirm()
+    node.alarm.ring()
+
+    assert left_for_a_look(node)
+
+
+def test_after_a_renewal_it_waits_no_longer_than_to_the_next_report(node):
+    node.renewed_once()
+    node.clock.now_s += POLICY.renew_interval_s
+    node.confirm()
+    began_s = time.monotonic()
+    node.loop.wait(30.0)
+
+    assert time.monotonic() - began_s < 15.0
 
 
 def test_an_adopted_lease_lasts_until_the_guards_deadline(node):

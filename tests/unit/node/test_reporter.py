@@ -54,25 +54,32 @@ def reporter(peers):
     return Reporter(peers, lambda: None)
 
 
+def turn(reporter, report):
+    """As the control loop does it: first what has come, then what is to be said."""
+    confirmed = reporter.hear()
+    reporter.tell(report, INTERVAL_S)
+    return confirmed
+
+
 def test_a_report_goes_to_the_raft_leader_and_the_next_only_after_the_answer(peers, reporter):
-    assert reporter.step(QUIET, INTERVAL_S) is None
-    reporter.step(replace(QUIET, status="starting"), INTERVAL_S)
+    assert turn(reporter, QUIET) is None
+    turn(reporter, replace(QUIET, status="starting"))
 
     assert peers.reports == [("pg1", QUIET)]
 
 
 def test_while_an_answer_is_awaited_no_report_is_due(peers, reporter, clock):
     """Its answer, or its time limit, wakes the loop: until then it must not look again and again."""
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     sent_s = clock.now_s - 0.2
     clock.now_s += INTERVAL_S + 1.0
 
     assert reporter.due_s() == math.inf
     peers.answer()
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     assert len(peers.asked) == 2, "the next one was due meanwhile"
     peers.answer()
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     assert reporter.due_s() == sent_s + 0.2 + INTERVAL_S + 1.0 + INTERVAL_S
 
 
@@ -92,17 +99,17 @@ def test_while_an_answer_is_awaited_no_report_is_due(peers, reporter, clock):
     ids=str,
 )
 def test_news_is_told_at_once(peers, reporter, change):
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     peers.answer()
-    reporter.step(replace(QUIET, **change), INTERVAL_S)
+    turn(reporter, replace(QUIET, **change))
 
     assert len(peers.asked) == 2
 
 
 def test_a_vote_for_another_position_is_news(peers, reporter):
-    reporter.step(replace(QUIET, vote=vote("pg2")), INTERVAL_S)
+    turn(reporter, replace(QUIET, vote=vote("pg2")))
     peers.answer()
-    reporter.step(replace(QUIET, vote=vote("pg2", LSN + 1)), INTERVAL_S)
+    turn(reporter, replace(QUIET, vote=vote("pg2", LSN + 1)))
 
     assert len(peers.asked) == 2
 
@@ -111,9 +118,9 @@ def test_a_vote_for_another_position_is_news(peers, reporter):
     "change", [{"lsn": LSN + 1}, {"doing": "waits"}, {"progress": "40 %"}, {"notes": Notes(9)}], ids=str
 )
 def test_what_changes_all_the_time_waits_for_the_interval(peers, reporter, change):
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     peers.answer()
-    reporter.step(replace(QUIET, **change), INTERVAL_S)
+    turn(reporter, replace(QUIET, **change))
 
     assert len(peers.asked) == 1
 
@@ -121,22 +128,22 @@ def test_what_changes_all_the_time_waits_for_the_interval(peers, reporter, chang
 def test_r3_a_confirmation_belongs_to_the_time_before_its_question(peers, reporter, clock):
     """Not to when it had been sent, and not to when its answer came: the raft leader may have confirmed long ago."""
     asked_s = clock.now_s
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     clock.now_s += 1.4
     peers.answer(confirmed_epoch=4, reports=heard(report("pg1")))
-    confirmed = reporter.step(QUIET, INTERVAL_S)
+    confirmed = turn(reporter, QUIET)
 
     assert confirmed.asked_s == asked_s
     assert confirmed.answer.confirmed_epoch == 4
     assert set(reporter.reports) == {"pg1"}
-    assert reporter.step(QUIET, INTERVAL_S) is None, "an answer is taken once"
+    assert turn(reporter, QUIET) is None, "an answer is taken once"
 
 
 def test_contact_counts_only_when_this_node_has_applied_what_the_leader_had(peers, reporter):
     assert reporter.contact_s() is None
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     peers.answer(index=9)
-    confirmed = reporter.step(QUIET, INTERVAL_S)
+    confirmed = turn(reporter, QUIET)
 
     assert reporter.contact_s() is None
     peers.index = 9
@@ -145,45 +152,95 @@ def test_contact_counts_only_when_this_node_has_applied_what_the_leader_had(peer
 
 def test_a_renewal_that_was_not_confirmed_is_asked_again_soon(peers, reporter, clock):
     wants = replace(QUIET, renew_epoch=4)
-    reporter.step(wants, INTERVAL_S)
+    turn(reporter, wants)
     peers.answer(confirmed_epoch=None)
-    reporter.step(wants, INTERVAL_S)
+    turn(reporter, wants)
     assert len(peers.asked) == 1
 
     assert reporter.due_s() == clock.now_s + RETRY_S
     clock.now_s += RETRY_S
-    reporter.step(wants, INTERVAL_S)
+    turn(reporter, wants)
     assert len(peers.asked) == 2
 
 
 def test_an_answer_of_one_that_leads_no_more_is_no_confirmation(peers, reporter):
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     peers.answer(leader=False, confirmed_epoch=4)
 
-    assert reporter.step(QUIET, INTERVAL_S) is None
+    assert turn(reporter, QUIET) is None
     assert reporter.problem == "pg1 does not lead any more"
 
 
 def test_an_answer_that_comes_after_the_leader_changed_still_counts_if_it_was_there_first(peers, reporter):
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     peers.leader = "pg3"
-    reporter.step(replace(QUIET, status="starting"), INTERVAL_S)
+    turn(reporter, replace(QUIET, status="starting"))
 
     assert [peer for peer, _ in peers.reports] == ["pg1", "pg3"], "the new leader is told, the old one not waited for"
 
 
 @pytest.mark.parametrize("failure", [PeerUnreachable("refused"), b"junk"])
 def test_a_failure_is_named_and_tried_again(peers, reporter, failure):
-    reporter.step(QUIET, INTERVAL_S)
+    turn(reporter, QUIET)
     future = peers.asked[0][2]
     future.set_exception(failure) if isinstance(failure, Exception) else future.set_result(failure)
 
-    assert reporter.step(QUIET, INTERVAL_S) is None
+    assert turn(reporter, QUIET) is None
     assert reporter.problem
 
 
 def test_without_a_leader_nothing_is_sent(peers, reporter):
     peers.leader = None
 
-    assert reporter.step(QUIET, INTERVAL_S) is None
+    assert turn(reporter, QUIET) is None
     assert peers.asked == []
+
+
+def answered(peers, reporter, sent=QUIET, **answer):
+    """Tell one report and hear the answer to it."""
+    reporter.tell(sent, 0.0)
+    peers.answer(**answer)
+    return reporter.hear()
+
+
+ALL = heard(report("pg1"), report("pg2"))
+HOLDER = replace(QUIET, renew_epoch=4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "news"),
+    [
+        ({"reports": heard(report("pg1", lsn=LSN + 1, doing="waits"), report("pg2"), age_s=0.4), "index": 8}, False),
+        ({"reports": heard(report("pg1", status="stopped"), report("pg2"))}, True),
+        ({"reports": heard(report("pg1"))}, True),
+        ({"confirmed_epoch": None}, True),
+    ],
+    ids=["positions", "a status", "a member fewer", "no renewal"],
+)
+def test_an_answer_is_news_when_it_says_more_than_positions_and_ages(peers, reporter, answer, news):
+    known = {"confirmed_epoch": 4, "reports": ALL}
+    assert answered(peers, reporter, HOLDER, **known).news, "the first one"
+    assert not answered(peers, reporter, HOLDER, **known).news
+
+    assert answered(peers, reporter, HOLDER, **known | answer).news is news
+
+
+def test_the_first_renewal_of_an_epoch_is_news(peers, reporter):
+    answered(peers, reporter, reports=ALL)
+
+    assert answered(peers, reporter, HOLDER, confirmed_epoch=4, reports=ALL).news
+
+
+def test_a_renewal_that_is_refused_again_is_news_again(peers, reporter):
+    answered(peers, reporter, HOLDER, reports=ALL)
+
+    assert answered(peers, reporter, HOLDER, reports=ALL).news
+
+
+def test_the_first_answer_after_a_failure_is_news(peers, reporter, clock):
+    answered(peers, reporter, reports=ALL)
+    assert answered(peers, reporter, leader=False) is None
+    clock.now_s += RETRY_S
+
+    assert answered(peers, reporter, reports=ALL).news
+    assert not answered(peers, reporter, reports=ALL).news
