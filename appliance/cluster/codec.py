@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from appliance.cluster.commands import Command
 from appliance.cluster.state import FORMAT, ClusterState
 
 COMMANDS: Mapping[str, type] = {c.__name__: c for c in get_args(Command)}
 LIMIT_BYTES = 1 << 20
+_UNIONS = frozenset({Union, types.UnionType})
+_NULL = frozenset({type(None)})
+_PLAIN = _NULL | {str, int, float, bool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,13 @@ class _DecodeError(Exception):
 
 def to_json(value: object) -> Any:
     """Turn frozen values into what `json` takes: dataclasses by field, sets sorted, enums by value."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
     if isinstance(value, StrEnum):
         return value.value
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+    if is_dataclass(kind):
+        return {f.name: to_json(getattr(value, f.name)) for f in _fields(kind)}
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, frozenset | set):
@@ -42,9 +48,26 @@ def to_json(value: object) -> Any:
     return value
 
 
+class _Field(NamedTuple):
+    name: str
+    kind: Any
+    as_given: frozenset[type]
+    """types of JSON values that are values of this kind already"""
+    needed: bool
+
+
 @cache
-def _hints(kind: type) -> Mapping[str, Any]:
-    return get_type_hints(kind)
+def _fields(kind: type) -> tuple[_Field, ...]:
+    hints = get_type_hints(kind)
+    return tuple(
+        _Field(f.name, hints[f.name], _as_given(hints[f.name]), f.default is MISSING and f.default_factory is MISSING)
+        for f in fields(kind)
+    )
+
+
+def _as_given(kind: Any) -> frozenset[type]:
+    options = get_args(kind) if get_origin(kind) in _UNIONS else (kind,)
+    return frozenset(options if _PLAIN.issuperset(options) else _NULL.intersection(options))
 
 
 def from_json(kind: Any, data: Any) -> Any:
@@ -64,7 +87,7 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if is_dataclass(kind):
         return _build_dataclass(typing.cast("type", kind), data, where)
     origin = get_origin(kind)
-    if origin in {Union, types.UnionType}:
+    if origin in _UNIONS:
         return _build_union(kind, data, where)
     if origin is Literal:
         if data not in get_args(kind):
@@ -78,11 +101,12 @@ def _build(kind: Any, data: Any, where: str) -> Any:
 def _build_dataclass(kind: type, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise _DecodeError(f"{where}: expected an object, got {type(data).__name__}")
-    hints, values = _hints(kind), {}
-    for f in fields(kind):
+    values = {}
+    for f in _fields(kind):
         if f.name in data:
-            values[f.name] = _build(hints[f.name], data[f.name], f"{where}.{f.name}")
-        elif f.default is MISSING and f.default_factory is MISSING:
+            given = data[f.name]
+            values[f.name] = given if type(given) in f.as_given else _build(f.kind, given, f"{where}.{f.name}")
+        elif f.needed:
             raise _DecodeError(f"{where}: {f.name} is missing")
     return kind(**values)
 
