@@ -30,7 +30,7 @@ from appliance.ha.plan import Plan, Situation, plan, silence_s
 from appliance.ha.seen import LeaderSeen, Report, ReportSeen
 from appliance.node.clock import boottime_s, wall_time
 from appliance.node.messages import ReportAnswer, SendReport
-from appliance.node.report import lasting
+from appliance.node.report import alike
 from raft import Applied, Members, Outcome, Refused, Replica, ReplicaStatus, Unknown, View
 
 BARRIER_LIMIT_S = 1.0
@@ -145,7 +145,7 @@ class Coordinator:
             return ReportAnswer(leader=False)
         _, before = self._received.get(report.node, (0.0, None))
         self._received[report.node] = (boottime_s(), report)
-        if before is None or lasting(before) != lasting(report):
+        if before is None or not alike(before, report):
             self._wake()
         confirmed = None
         if report.renew_epoch is not None:

@@ -24,7 +24,7 @@ from appliance.node.config_values import join_address
 from appliance.node.guard_client import GuardStatus, Postmaster
 from appliance.node.local import LocalPostgres
 from appliance.node.start_watch import StartWatch
-from appliance.postgres.control import ControlState
+from appliance.postgres.control import ControlData, ControlState
 from appliance.postgres.directory import Directory, inspect, postmaster_pid
 from appliance.postgres.errors import SettingsError
 from appliance.postgres.history import read_history
@@ -88,10 +88,11 @@ class Observer:
     ) -> Observation:
         """One observation. Waits at most LOOK_LIMIT_S for PostgreSQL."""
         now_s = boottime_s()
-        directory = self._directory(guard)
+        found = inspect(self._local.data_dir, self._local.binaries)
+        directory = self._directory(found, guard)
         postmaster = guard.postmaster if guard is not None else self._without_guard()
         self.answer = self._local.monitor.look(LOOK_LIMIT_S) if postmaster is not None else None
-        instance = self._instance(self.answer) if self.answer is not None else None
+        instance = self._instance(self.answer, found.control) if self.answer is not None else None
         if instance is not None or not state.initialised:
             # What never ran is not away: a first start has the same time as any other.
             self._answered_s = now_s
@@ -123,14 +124,13 @@ class Observer:
             source_oldest_lsn=oldest_of_primary(state, reports),
         )
 
-    def _instance(self, answer: Answer) -> InstanceSeen:
+    def _instance(self, answer: Answer, control: ControlData | None) -> InstanceSeen:
         """What only the names of WAL segments tell.
 
         A standby whose receiver has ended is on the timeline of its WAL, not of its last restartpoint (R6). A primary
         says where its WAL begins when a member does not stream, which may have been away for too long (R15).
         """
         seen = instance_seen(answer)
-        control = inspect(self._local.data_dir, self._local.binaries).control
         wal_dir = self._local.data_dir / "pg_wal"
         if control is not None and not seen.in_recovery and seen.idle_slots:
             return replace(seen, oldest_lsn=oldest_lsn(wal_dir, seen.lsn, control.wal_segment_bytes))
@@ -165,10 +165,8 @@ class Observer:
         error, failed_s = self._local.monitor.checkpoint_error, self._signalled.checkpoint_failed_s
         return FailedCheckpoint(now_s - failed_s, error) if error is not None and failed_s is not None else None
 
-    def _directory(self, guard: GuardStatus | None) -> DirectorySeen:
-        local = self._local
-        found = inspect(local.data_dir, local.binaries)
-        incarnation = read_incarnation(local.data_dir) if found.kind is DirectoryKind.CLUSTER else ""
+    def _directory(self, found: Directory, guard: GuardStatus | None) -> DirectorySeen:
+        incarnation = read_incarnation(self._local.data_dir) if found.kind is DirectoryKind.CLUSTER else ""
         stray = found.postmaster_pid if guard is not None and guard.postmaster is None else None
         return directory_seen(found, incarnation, stray or 0)
 

@@ -9,7 +9,7 @@ from appliance.cluster.state import ClusterState
 from appliance.ha.seen import Report, ReportSeen
 from appliance.node.clock import boottime_s
 from appliance.node.messages import MessageError, ReportAnswer, SendReport, decode, encode
-from appliance.node.report import lasting
+from appliance.node.report import alike
 from raft import Replica, ReplicaError
 
 ANSWER_LIMIT_S = 1.5
@@ -104,17 +104,15 @@ class Reporter:
         before = self._said
         if before is None or self.problem or answer.confirmed_epoch != sent.report.renew_epoch:
             return True
-        return answer.confirmed_epoch != before.confirmed_epoch or not _alike(answer.reports, before.reports)
+        return answer.confirmed_epoch != before.confirmed_epoch or not _all_alike(answer.reports, before.reports)
 
     def _failed(self, problem: str) -> None:
         self.problem = problem
         self._next_s = boottime_s() + RETRY_S
 
 
-def _alike(reports: Mapping[str, ReportSeen], before: Mapping[str, ReportSeen]) -> bool:
-    return reports.keys() == before.keys() and all(
-        lasting(seen.report) == lasting(before[name].report) for name, seen in reports.items()
-    )
+def _all_alike(reports: Mapping[str, ReportSeen], before: Mapping[str, ReportSeen]) -> bool:
+    return reports.keys() == before.keys() and all(alike(r.report, before[n].report) for n, r in reports.items())
 
 
 def _news(last: Report | None, report: Report) -> bool:
