@@ -13,6 +13,7 @@ from appliance.ha.seen import Report
 
 _REMOVED = "removed, or not added yet"
 """what a replica is told that is no member, or none any more"""
+_BACK = "the others do not take {0} for a member: `appliance members add {0}` on one of them if it is to come back"
 
 Verdict = Literal["healthy", "degraded", "critical", "stale"]
 
@@ -63,7 +64,7 @@ def _contact(present: Present) -> Iterator[Finding]:
     hint = "this is the last known view; start the missing nodes or mend the network"
     hint = f"{hint}: {why}" if why else hint
     if _REMOVED in why:
-        hint = f"the others do not take {present.me} for a member: `appliance members add {present.me}` on one of them"
+        hint = _BACK.format(present.me)
     yield Finding("quorum.none", "stale", "", message, hint)
 
 
@@ -154,7 +155,7 @@ def _postgres(present: Present, name: str, report: Report) -> Iterator[Finding]:
 def _raft(present: Present) -> Iterator[Finding]:
     raft = present.published.raft
     for name, why in sorted(raft.refusals.items()):
-        yield Finding("raft.refused", "degraded", name, f"{name} is refused as a peer: {why}", _remedy(name, why))
+        yield Finding("raft.refused", "degraded", name, f"{name} is refused as a peer: {why}", _remedy(present.me, why))
     voters = {name for name, replica in raft.members.items() if replica.role == "voter"}
     away = {name for name in voters if name != present.me and not raft.peers.get(name)}
     connected = len(voters) - len(away)
@@ -170,10 +171,10 @@ def _raft(present: Present) -> Iterator[Finding]:
         yield Finding("member.leaving", "degraded", name, message, hint)
 
 
-def _remedy(name: str, why: str) -> str:
+def _remedy(me: str, why: str) -> str:
     if "certificate" in why:
         return "`appliance certs show` on both: each needs one of an authority that the other trusts, and a right clock"
-    return f"`appliance members add {name}`, if it is to come back" if _REMOVED in why else "correct its node.yml"
+    return _BACK.format(me) if _REMOVED in why else "correct its node.yml"
 
 
 def _certificates(present: Present) -> Iterator[Finding]:
