@@ -42,6 +42,13 @@ class ReplicaFailed(ReplicaError):  # noqa: N818
     """The replica ended itself (fail-stop): going on could break a promise."""
 
 
+class NewerVersionNeeded(Exception):  # noqa: N818
+    """What is here was written by a newer version, and this one must not go on past it. Raised by a `Machine`.
+
+    Its words go on from the entry or the snapshot: `holds …: install the newer version on this host`.
+    """
+
+
 class PeerUnreachable(ReplicaError):  # noqa: N818
     """A request got no answer because there is no connection to the peer."""
 
@@ -63,8 +70,18 @@ class Machine(Protocol[S]):
 
     def initial(self) -> S: ...
 
+    def objection(self, state: S, command: bytes) -> str | None:
+        """Why this command should not enter the log as things are, or None: asked where it is proposed, and of the
+        leader, so that what the leader does not know stays out. `apply` decides again at the command's place in the
+        log. It may raise NewerVersionNeeded too.
+        """
+        ...
+
     def apply(self, state: S, command: bytes) -> tuple[S, Verdict]:
-        """Answer the next state. Must not raise; if it does, the command counts as refused."""
+        """Answer the next state. Must not raise; if it does, the command counts as refused.
+
+        But for NewerVersionNeeded: other versions may make something else of this command. The replica ends before it.
+        """
         ...
 
     def dump(self, state: S) -> bytes:
@@ -72,7 +89,10 @@ class Machine(Protocol[S]):
         ...
 
     def load(self, dumped: bytes) -> S:
-        """The state that was dumped, also by another version that wrote a format this one knows; else ValueError."""
+        """The state that was dumped, also by another version that wrote a format this one knows.
+
+        Else ValueError, or NewerVersionNeeded.
+        """
         ...
 
 

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 
 import msgpack
 
-from raft.api import Applied, Machine, Refused, Verdict
+from raft.api import Applied, Machine, NewerVersionNeeded, Refused, ReplicaFailed, Verdict
+from raft.formats import refuse_newer
 
 S = TypeVar("S")
 
@@ -40,7 +41,8 @@ class Submission:
 
 
 def unpack(packed: bytes) -> Submission | None:
-    """The submission; None when it is none of this version's."""
+    """The submission; None when it is none in any version. NewerVersionNeeded for one in a newer format."""
+    refuse_newer(packed, _FORMAT, "holds a submission")
     try:
         match msgpack.unpackb(packed, raw=False, max_array_len=_FIELDS, max_map_len=0, max_ext_len=0):
             case [int(version), str(identity), int(born), bytes(command)] if (
@@ -53,7 +55,10 @@ def unpack(packed: bytes) -> Submission | None:
 
 
 class Applier(Generic[S]):
-    """Holds the state and applies one entry after the other. Never raises on what an entry holds."""
+    """Holds the state and applies one entry after the other.
+
+    Never raises on what an entry holds, but for one that only a newer version understands: then it is ReplicaFailed.
+    """
 
     def __init__(self, machine: Machine[S]) -> None:
         self._machine = machine
@@ -63,12 +68,27 @@ class Applier(Generic[S]):
     def apply(self, index: int, packed: bytes) -> tuple[str, Applied | Refused] | None:
         """Whose submission this entry was, and what became of it; None for an entry that is no submission."""
         self._forget_before(index - REMEMBERED_ENTRIES)
-        submission = unpack(packed)
-        if submission is None:
-            return None
-        if submission.id not in self._remembered:
-            self._remembered[submission.id] = (index, self._once(index, submission))
+        try:
+            submission = unpack(packed)
+            if submission is None:
+                return None
+            if submission.id not in self._remembered:
+                self._remembered[submission.id] = (index, self._once(index, submission))
+        except NewerVersionNeeded as error:
+            raise ReplicaFailed(f"entry {index} {error}") from error
         return submission.id, self._outcome(submission.id)
+
+    def objection(self, packed: bytes) -> str | None:
+        """Why this should not enter the log as things are: nobody here could apply it, or the machine says no."""
+        try:
+            submission = unpack(packed)
+            if submission is None:
+                return "this is no submission"
+            return self._machine.objection(self.state, submission.command)
+        except NewerVersionNeeded as error:
+            return f"the command {error}"
+        except Exception as error:  # noqa: BLE001  whatever a peer sends must not end the replica that looks at it
+            return f"{type(error).__name__}: {error}"
 
     def outcome(self, command_id: str) -> Applied | Refused | None:
         """What became of a command, as far as that is remembered."""
@@ -80,7 +100,8 @@ class Applier(Generic[S]):
         return packed
 
     def restore(self, content: bytes) -> None:
-        """ValueError, and nothing changed, when it was dumped in a format that this version does not read."""
+        """ValueError or NewerVersionNeeded, and nothing changed, when this version does not read what was dumped."""
+        refuse_newer(content, _FORMAT, "holds what was applied,")
         match msgpack.unpackb(content, raw=False, max_array_len=REMEMBERED_ENTRIES + 1, max_map_len=0, max_ext_len=0):
             case [int(version), bytes(dumped), list(items)] if version == _FORMAT:
                 remembered = OrderedDict(_outcome(item) for item in items)
@@ -101,6 +122,8 @@ class Applier(Generic[S]):
             return f"submitted {age} log entries ago, over {REMEMBERED_ENTRIES}: see what became of it, and try anew"
         try:
             state, verdict = self._machine.apply(self.state, submission.command)
+        except NewerVersionNeeded:
+            raise
         except Exception as error:  # noqa: BLE001  a committed entry that raises would raise for ever (D10)
             state, verdict = self.state, Verdict(refused=f"{type(error).__name__}: {error}")
         self.state = state

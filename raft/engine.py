@@ -16,6 +16,7 @@ from raft.api import (
     LeaderChanged,
     Machine,
     MembersChanged,
+    NewerVersionNeeded,
     Outcome,
     Refused,
     ReplicaError,
@@ -78,6 +79,8 @@ class Engine(Generic[S]):
             return
         try:
             self._applier.restore(journal.snapshot.content)
+        except NewerVersionNeeded as error:
+            raise ReplicaError(f"the snapshot in journal {journal.path} {error}") from error
         except ValueError as error:
             raise ReplicaError(
                 f"the snapshot in journal {journal.path} cannot be read: {error}; start the version that wrote it"
@@ -144,7 +147,9 @@ class Engine(Generic[S]):
         key: Key = ("command", command_id)
         submission = Submission(command_id, self.facts.applied_index, command).pack()
         leader = self._core.leader
-        if leader is None:
+        if (objection := self._applier.objection(submission)) is not None:
+            self._on_outcome(key, Refused(objection, None))
+        elif leader is None:
             self._forward(key, lambda number: Forward(*self._core.envelope(), number, submission))
         elif isinstance(problem := leader.append(COMMAND + submission), str):
             self._on_outcome(key, Refused(problem, None))
@@ -262,7 +267,9 @@ class Engine(Generic[S]):
 
     def _on_forward(self, peer: str, message: Forward) -> None:
         leader = self._core.leader
-        problem = _NOT_LEADING if leader is None else leader.append(COMMAND + message.submission)
+        problem: int | str | None = _NOT_LEADING if leader is None else self._applier.objection(message.submission)
+        if leader is not None and problem is None:
+            problem = leader.append(COMMAND + message.submission)
         if isinstance(problem, str):
             self._core.post(peer, ForwardRefused(*self._core.envelope(), message.number, problem))
 

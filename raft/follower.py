@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pysyncobj.node import Node
 
-from raft.api import ReplicaFailed
+from raft.api import NewerVersionNeeded, ReplicaFailed
 from raft.compat import FOLLOWER, LEADER
 from raft.entries import Entry, members_in
 from raft.messages import Append, Appended, SnapshotHeld, SnapshotPart
@@ -131,6 +131,8 @@ class Follower:
             if snapshot.index != index:
                 raise ValueError(f"it is at {snapshot.index}, {index} was announced")
             self._core.owner.restore(snapshot.content)
+        except NewerVersionNeeded as error:
+            raise ReplicaFailed(f"the raft leader's snapshot of entry {index} {error}") from error
         except ValueError:
             return False  # asked for again, from the beginning
         self._journal.install(snapshot)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from raft.api import JournalDamaged, ReplicaError, ReplicaFailed
+from raft.api import JournalDamaged, NewerVersionNeeded, ReplicaError, ReplicaFailed
 from raft.disk import Disk, File
 from raft.journal_format import Damage, Header, Identity, UnknownFormat, begin_file, frame, read_header, replay
 from raft.log import Kind, Log, Record
@@ -263,6 +263,8 @@ def explained(path: Path) -> Iterator[None]:
     """What is wrong with the bytes of this journal, as what it means and what would do."""
     try:
         yield
+    except NewerVersionNeeded as error:
+        raise ReplicaError(f"the snapshot in journal {path} {error}") from error
     except UnknownFormat as error:
         raise ReplicaError(
             f"journal {path} has {error}, which this version does not read: start the version that wrote it"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from raft.api import Machine, ReplicaError
+from raft.api import Machine, NewerVersionNeeded, ReplicaError
 from raft.applier import Applier
 from raft.disk import Disk, OsDisk, read_undisturbed
 from raft.entries import COMMAND, members_in
@@ -69,6 +69,8 @@ def read_copy(directory: Path, machine: Machine[S]) -> tuple[Copy, S]:
         replay(data, header, log)
     try:
         return copy_of(header.identity, log), _state(log, machine)
+    except NewerVersionNeeded as error:
+        raise ReplicaError(f"the snapshot in journal {path} {error}") from error
     except ValueError as error:
         raise ReplicaError(f"journal {path} holds what this version does not read: {error}") from error
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgpack
 
+from raft.formats import refuse_newer
 from raft.members import MEMBERS_LIMIT, Members
 
 FORMAT = 1
@@ -31,10 +32,11 @@ class Snapshot:
 
     @staticmethod
     def unpack(data: bytes) -> Snapshot:
-        """ValueError when it is damaged, or of a format that this version does not read."""
+        """ValueError when it is damaged or of an older format, NewerVersionNeeded when it is of a newer one."""
         digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             raise ValueError(f"snapshot of {len(data)} bytes fails its checksum")
+        refuse_newer(body, FORMAT, "is")
         match msgpack.unpackb(body, raw=False, max_array_len=MEMBERS_LIMIT, max_map_len=0, max_ext_len=0):
             case [int(version), int(index), int(term), list(members), bytes(content)] if version == FORMAT:
                 return Snapshot(index, term, Members.unpack(members), content)

@@ -13,6 +13,9 @@ class Appender:
     def initial(self):
         return ()
 
+    def objection(self, state, command):
+        return None
+
     def apply(self, state, command):
         if command == b"raise":
             raise ValueError("poison")

@@ -19,6 +19,9 @@ class Appender:
     def initial(self):
         return ()
 
+    def objection(self, state, command):
+        return None
+
     def apply(self, state, command):
         return (*state, command.decode().rstrip()), Verdict()
 

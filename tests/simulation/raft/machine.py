@@ -27,6 +27,9 @@ class Recorder:
     def initial(self):
         return State()
 
+    def objection(self, state, command):
+        return None
+
     def apply(self, state, command):
         kind, _, *rest = command[:80].split(b" ")
         if kind == b"raise":

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from raft.api import Settings, Verdict
+from raft.api import NewerVersionNeeded, Settings, Verdict
 from raft.applier import Submission
 from raft.engine import Engine
 from raft.entries import COMMAND, members_entry
@@ -51,6 +51,9 @@ class Words:
     def initial(self):
         return ()
 
+    def objection(self, state, command):
+        return None
+
     def apply(self, state, command):
         if command == b"raise":
             raise ValueError("poison")
@@ -63,6 +66,27 @@ class Words:
 
     def load(self, dumped):
         return tuple(msgpack.unpackb(dumped))
+
+
+class OfVersion(Words):
+    """`later` is a command of the second version."""
+
+    def __init__(self, known):
+        self.known = known
+
+    def objection(self, state, command):
+        return self.apply(state, command)[1].refused
+
+    def apply(self, state, command):
+        if command.startswith(b"later") and self.known < 2:
+            raise NewerVersionNeeded("holds what is of version 2")
+        return super().apply(state, command)
+
+    def load(self, dumped):
+        state = super().load(dumped)
+        if b"later" in state and self.known < 2:
+            raise NewerVersionNeeded("holds what is of version 2")
+        return state
 
 
 class Sent(NamedTuple):

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft.api import Applied, Refused, Verdict
+from raft.api import Applied, NewerVersionNeeded, Refused, ReplicaFailed, Verdict
 from raft.applier import ID_LIMIT, REMEMBERED_ENTRIES, Applier, Submission, unpack
-from tests.unit.raft.bench import Words
+from raft.formats import format_of
+from tests.unit.raft.bench import OfVersion, Words
 
 words = st.sampled_from([b"one", b"two", b"no", b"raise"])
 ids = st.sampled_from(["a", "b", "c"])
@@ -106,7 +107,7 @@ def test_d10_an_exception_is_a_refusal_and_changes_nothing():
 @given(st.binary(max_size=60))
 def test_what_is_no_submission_changes_nothing(junk):
     applier = new()
-    if unpack(junk) is None:
+    if format_of(junk) <= 1 and unpack(junk) is None:
         assert applier.apply(2, junk) is None
     assert applier.state in {(), (junk,)}
 
@@ -152,7 +153,7 @@ def test_a_dump_is_restored_whole_also_over_another_state(log):
         b"junk",
         new().dump()[:-1],
         new().dump() + b"x",
-        b"\x93\x07\xc4\x01\x90\x90",  # another version
+        b"\x93\x00\xc4\x01\x90\x90",  # an older version
         b"\x93\x01\xc4\x01\x90\x91\x92\xa1a\x02",  # remembers an outcome of another shape
         b"\x93\x01\xc4\x02\x90\x90\x90",  # a state that the machine does not read
     ],
@@ -170,7 +171,7 @@ def test_d16_junk_is_restored_or_a_value_error(content):
     applier, _ = replayed([("a", b"one")])
     try:
         applier.restore(content)
-    except ValueError:
+    except (ValueError, NewerVersionNeeded):
         assert applier.state == (b"one",)
 
 
@@ -185,3 +186,49 @@ def test_what_is_remembered_of_4096_entries_is_small_whatever_they_hold():
     assert applier.apply(2, Submission("x" * (ID_LIMIT + 1), 1, b"one").pack()) is None
     assert applier.apply(3, Submission("x" * ID_LIMIT, 1, b"one").pack())[1].reason.startswith("no: x")
     assert len(applier.dump()) < 2000
+
+
+# -- newer versions --------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(ids, words | st.just(b"later")), max_size=30))
+def test_an_older_version_agrees_with_a_newer_one_or_has_stopped_before_they_differ(log):
+    old, new = Applier(OfVersion(1)), Applier(OfVersion(2))
+    for index, (identity, word) in enumerate(log, start=2):
+        before = old.state
+        if word == b"later" and old.outcome(identity) is None:
+            with pytest.raises(ReplicaFailed, match=f"entry {index} holds what is of version 2"):
+                applied(old, index, identity, word)
+            assert old.state == before
+            return
+        assert applied(old, index, identity, word) == applied(new, index, identity, word)
+        assert old.state == new.state
+
+
+def test_a_submission_in_a_newer_format_ends_the_replica():
+    packed = b"\x95\x02" + Submission("a", 1, b"one").pack()[2:] + b"\x01"
+    with pytest.raises(ReplicaFailed, match="entry 2 holds a submission of format 2; this version knows up to 1: inst"):
+        new().apply(2, packed)
+
+
+def test_what_was_dumped_in_a_newer_format_is_not_restored():
+    applier, _ = replayed([("a", b"one")])
+    for content, what in [
+        (b"\x94\x02" + new().dump()[2:] + b"\x90", "holds what was applied, of format 2; this version knows up to 1"),
+        (replayed([("b", b"later")])[0].dump(), "holds what is of version 2"),
+    ]:
+        older = Applier(OfVersion(1))
+        older.restore(applier.dump())
+        with pytest.raises(NewerVersionNeeded, match=what):
+            older.restore(content)
+        assert (older.state, older.dump()) == (applier.state, applier.dump())
+
+
+def test_what_should_not_enter_the_log_is_said_in_words():
+    applier = Applier(OfVersion(1))
+    assert applier.objection(Submission("a", 1, b"one").pack()) is None
+    assert applier.objection(Submission("a", 1, b"no").pack()) == "said no"
+    assert applier.objection(Submission("a", 1, b"later").pack()) == "the command holds what is of version 2"
+    assert applier.objection(b"\x95\x02").startswith("the command holds a submission of format 2;")
+    assert applier.objection(b"junk") == "this is no submission"
+    assert applier.objection(Submission("a", 1, b"raise").pack()) == "ValueError: poison"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raft.api import NewerVersionNeeded
 from raft.members import Members
 from raft.snapshot import Intake, Snapshot
 from tests.unit.raft.bench import voters
@@ -45,8 +46,10 @@ def test_a_part_of_a_snapshot_is_a_value_error():
 
 
 def test_another_format_is_named():
-    with pytest.raises(ValueError, match="snapshot has format 9, this version reads 1"):
-        Snapshot.unpack(sealed(9, 10, 2, [], b"state"))
+    with pytest.raises(ValueError, match="snapshot has format 0, this version reads 1"):
+        Snapshot.unpack(sealed(0, 10, 2, [], b"state"))
+    with pytest.raises(NewerVersionNeeded, match="is of format 9; this version knows up to 1: install the newer"):
+        Snapshot.unpack(sealed(9, 10, 2, [], b"state", {"and": "more"}))
 
 
 @pytest.mark.parametrize("body", [(), (1,), (1, 10, 2, [["n1"]], b""), (1, 10, 2, [], "text"), (1, "10", 2, [], b"")])

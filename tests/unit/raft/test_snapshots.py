@@ -137,7 +137,7 @@ def test_d16_a_snapshot_of_another_place_than_announced_is_neither_stored_nor_ac
     assert bench.journal.snapshot is None
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"\x93\x09\xc4\x00\x90", Applier(Words()).dump() + b"x"])
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x93\x00\xc4\x00\x90", Applier(Words()).dump() + b"x"])
 def test_d16_a_snapshot_whose_content_cannot_be_read_is_neither_stored_nor_acknowledged(bench, content):
     bench.hear_entries(command(2, 1, b"word"), commit=2)
     bench.step()
@@ -371,6 +371,9 @@ class Counter:
 
     def initial(self):
         return 0
+
+    def objection(self, state, command):
+        return None
 
     def apply(self, state, command):
         return state + 1, Verdict()
