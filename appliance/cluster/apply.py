@@ -21,6 +21,7 @@ from appliance.cluster.commands import (
     NotePosition,
     OpenElection,
     Promoted,
+    RaiseFormat,
     Rebuild,
     Rebuilt,
     Release,
@@ -98,6 +99,8 @@ def _step(state: ClusterState, command: Command) -> ClusterState | str:  # noqa:
             return tokens.use(state, command)
         case RevokeToken():
             return tokens.revoke(state, command)
+        case RaiseFormat():
+            return _raise_format(state, command)
         case _:
             assert_never(command)
 
@@ -295,3 +298,9 @@ def _set_config(state: ClusterState, command: SetConfig) -> ClusterState | str:
     except ConfigError as error:
         return f"config.invalid: {error}"
     return replace(state, config=Config(version=state.config.version + 1, document=command.document))
+
+
+def _raise_format(state: ClusterState, command: RaiseFormat) -> ClusterState | str:
+    if command.format <= state.format:
+        return f"format.agreed: format {state.format} is agreed on already"
+    return replace(state, format=command.format)

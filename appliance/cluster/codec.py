@@ -9,10 +9,12 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from appliance.cluster.commands import Command
+from appliance.cluster.commands import Command, RaiseFormat
 from appliance.cluster.state import FORMAT, ClusterState
 
 COMMANDS: Mapping[str, type] = {c.__name__: c for c in get_args(Command)}
+SINCE: Mapping[str, int] = {}
+"""Name of each command that came after format 1, and the format that it came with."""
 LIMIT_BYTES = 1 << 20
 _UNIONS = frozenset({Union, types.UnionType})
 _NULL = frozenset({type(None)})
@@ -20,10 +22,36 @@ _PLAIN = _NULL | {str, int, float, bool}
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """What one version of us knows of the log. A value, so that two versions can meet in one test."""
+
+    format: int
+    commands: Mapping[str, type]
+    since: Mapping[str, int]
+
+    def format_of(self, command: str) -> int:
+        return self.since.get(command, 1)
+
+
+THIS = Version(FORMAT, COMMANDS, SINCE)
+
+
+@dataclass(frozen=True, slots=True)
 class Malformed:
-    """Bytes that are no command of a format this node knows."""
+    """Bytes that are no command in any version."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """What this version cannot judge, since a newer one wrote it."""
+
+    what: str
+    known: int
+
+    def __str__(self) -> str:
+        return f"holds {self.what}; this node knows up to format {self.known}: install the newer version on this host"
 
 
 class _DecodeError(Exception):
@@ -150,12 +178,17 @@ def _build_plain(kind: Any, data: Any, where: str) -> Any:
     return data
 
 
-def encode_command(command: Command) -> bytes:
-    document = {"format": FORMAT, "type": type(command).__name__, "body": to_json(command)}
+def encode_command(command: Command, version: Version = THIS) -> bytes:
+    """As every version reads it that knows the command at all: what is new is the name, never what a name means."""
+    name = type(command).__name__
+    document = {"format": version.format_of(name), "type": name, "body": to_json(command)}
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
-def decode_command(raw: bytes) -> Command | Malformed:
+def decode_command(raw: bytes, version: Version = THIS) -> Command | Malformed | Newer:
+    """What the entry says. Only what no version takes is Malformed: the envelope is the same in all of them, and the
+    fields of a command stay as they were when its name was new (docs/decisions/0013).
+    """
     if len(raw) > LIMIT_BYTES:
         return Malformed(f"command of {len(raw)} bytes, the limit is {LIMIT_BYTES}")
     try:
@@ -164,29 +197,54 @@ def decode_command(raw: bytes) -> Command | Malformed:
         return Malformed("not a JSON document")
     if not isinstance(document, dict):
         return Malformed("not a JSON object")
-    if type(document.get("format")) is not int or document["format"] > FORMAT:
-        return Malformed(f"format {document.get('format')!r} is newer than {FORMAT}, upgrade this node")
-    kind = COMMANDS.get(str(document.get("type")))
-    if kind is None:
-        return Malformed(f"unknown command {document.get('type')!r}")
+    number, name, body = (document.get(key) for key in ("format", "type", "body"))
+    if type(number) is not int or number < 1:
+        return Malformed(f"{number!r:.60} is no format")
+    if not isinstance(name, str) or not isinstance(body, dict):
+        return Malformed("not the name of a command with its fields")
+    return _decode_body(number, name, body, version)
+
+
+def _decode_body(number: int, name: str, body: dict[str, Any], version: Version) -> Command | Malformed | Newer:
+    kind = version.commands.get(name)
+    if number > version.format or kind is None:
+        return Newer(f"command {name!r:.60} of format {number}", version.format)
+    if number != version.format_of(name):
+        return Malformed(f"{name} is of format {version.format_of(name)}, not {number}")
     try:
-        command: Command = _build(kind, document.get("body"), kind.__name__)
+        command: Command = _build(kind, body, kind.__name__)
+        unknown = _unknown(body, to_json(command))
     except (_DecodeError, RecursionError) as error:
         return Malformed(str(error) or "nested too deeply")
+    if unknown:
+        return Newer(f"command {name} with a field {unknown!r:.60}", version.format)
+    if isinstance(command, RaiseFormat) and command.format > version.format:
+        return Newer(f"the step to format {command.format}", version.format)
     return command
 
 
+def _unknown(given: Any, known: Any) -> str:
+    """The first field in `given` that is not in what was made of it; empty when there is none."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        pairs = ((key, _unknown(value, known[key]) if key in known else key) for key, value in given.items())
+        return next((found for _, found in pairs if found), "")
+    if isinstance(given, list) and isinstance(known, list):
+        return next((found for pair in zip(given, known, strict=False) if (found := _unknown(*pair))), "")
+    return ""
+
+
 def encode_state(state: ClusterState) -> bytes:
-    document = {"format": FORMAT, "state": to_json(state)}
+    """In the format that is agreed on, so that every member can take it over from every other."""
+    document = {"format": state.format, "state": to_json(state)}
     return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
 
-def decode_state(raw: bytes) -> ClusterState:
-    """ValueError when it is no state, or one of a newer format."""
+def decode_state(raw: bytes, version: Version = THIS) -> ClusterState | Newer:
+    """ValueError when it is no state. Fields that this version does not know say nothing before their format."""
     document = json.loads(raw)
     if not isinstance(document, dict) or type(document.get("format")) is not int:
         raise ValueError("not a state of a cluster")
-    if document["format"] > FORMAT:
-        raise ValueError(f"format {document['format']} is newer than {FORMAT}, upgrade this node")
+    if document["format"] > version.format:
+        return Newer(f"a state of format {document['format']}", version.format)
     state: ClusterState = from_json(ClusterState, document.get("state"))
     return state

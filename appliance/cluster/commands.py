@@ -180,6 +180,13 @@ class RevokeToken:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RaiseFormat:
+    """Every member knows this format: its commands may be used from here on. Who does not know it ends here."""
+
+    format: int
+
+
 Command = (
     Announce
     | RemoveMember
@@ -200,4 +207,5 @@ Command = (
     | IssueToken
     | UseToken
     | RevokeToken
+    | RaiseFormat
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 FORMAT = 1
-"""Version of the documents in the log. A node that reads a higher one says so and refuses the command."""
+"""The highest format of log and state that this version knows; which one is used is agreed (docs/decisions/0013)."""
 
 Scalar = str | int | float | bool
 
@@ -255,6 +255,8 @@ class ClusterState:
     tokens: tuple[JoinToken, ...] = ()
     removed: frozenset[str] = frozenset()
     """names of members that were removed: whoever comes with one is refused until that member is added again"""
+    format: int = 1
+    """that all may use now: raised when every member knows a higher one, and never lowered"""
 
     @property
     def primary(self) -> str | None:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from appliance.cluster import elections
-from appliance.cluster.commands import AdvanceOperation, Appoint, Command, Depose, NotePosition, OpenElection
+from appliance.cluster.commands import (
+    AdvanceOperation,
+    Appoint,
+    Command,
+    Depose,
+    NotePosition,
+    OpenElection,
+    RaiseFormat,
+)
 from appliance.cluster.config import Policy
 from appliance.cluster.state import (
     ClusterState,
@@ -267,6 +275,18 @@ def _checks_again(now: Situation, operation: Operation) -> tuple[Check, ...]:
     return switchover_checks(idle, now.reports, now.policy, operation.target)
 
 
+def raise_format(now: Situation) -> Plan | None:
+    """Only when every member, also one that is away, and every replica has just said that it knows a higher one.
+
+    Who did not would end at the step, and come back only with a newer version (docs/decisions/0013).
+    """
+    names = sorted(now.leader.replicas | now.state.members.keys())
+    said = [seen.report.format for seen in (fresh(now, name) for name in names) if seen is not None]
+    if not names or len(said) < len(names) or min(said) <= now.state.format:
+        return None
+    return Plan(f"all {len(names)} members know format {min(said)}", (RaiseFormat(min(said)),))
+
+
 def note_position(now: Situation) -> Plan | None:
     """R10: write the primary's position every few seconds while it moves."""
     state, held = now.state, now.state.appointment
@@ -293,6 +313,7 @@ RULES: tuple[Rule, ...] = (
     open_election,
     drop_target,
     appoint,
+    raise_format,
     note_position,
 )
 

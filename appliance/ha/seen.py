@@ -221,6 +221,8 @@ class Report:
     """a primary that a member does not stream from: where the WAL on its disk begins"""
     certificate: CertificateSeen | None = None
     """None without TLS"""
+    format: int = 0
+    """the highest format of log and state that it knows; 0: it is from before there were any"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,3 +247,5 @@ class LeaderSeen:
     """since it first saw the running operation in its phase"""
     noted_s: float = 1e9
     """since it last proposed a position"""
+    replicas: frozenset[str] = frozenset()
+    """all that belong to consensus, with a vote or without, announced or not"""

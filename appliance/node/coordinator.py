@@ -246,6 +246,7 @@ class Coordinator:
             election_s=self._election.age_s((view.term, state.election.number if state.election else 0), now_s),
             phase_s=self._phase.age_s((view.term, operation and (operation.id, operation.phase)), now_s),
             noted_s=now_s - self._noted_s,
+            replicas=self._replica.status().members.names,
         )
         return Situation(state, self.reports(), leader, policy, wall_time())
 

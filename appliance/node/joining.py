@@ -4,6 +4,7 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
+from appliance.cluster.state import FORMAT
 from appliance.node import certificates as files
 from appliance.node.config import TlsSection
 from appliance.node.invitation import Invitation, key_digest
@@ -56,7 +57,7 @@ def _question(invitation: Invitation, address: str, tls: TlsSection | None, host
     who = invitation.member
     if tls is None:
         drawn = sha256(f"{who} {address}".encode()).hexdigest()
-        return Join(invitation.token, invitation.secret, who, address, drawn)
+        return Join(invitation.token, invitation.secret, who, address, drawn, format=FORMAT)
     try:
         for place in (tls.ca, tls.cert, tls.key):
             _make_directory(place.parent)
@@ -67,7 +68,8 @@ def _question(invitation: Invitation, address: str, tls: TlsSection | None, host
     except CertificateError as error:
         raise JoinProblem(f"{tls.key}: {error}; move it away, a new one is made") from None
     pem = certificates.request_to_pem(request).decode()
-    return Join(invitation.token, invitation.secret, who, address, key_digest(key.public_key()), pem, hosts)
+    digest = key_digest(key.public_key())
+    return Join(invitation.token, invitation.secret, who, address, digest, pem, hosts, FORMAT)
 
 
 def _make_directory(path: Path) -> None:

@@ -72,6 +72,8 @@ class Join:
     """certificate request in PEM; empty without TLS"""
     hosts: tuple[str, ...] = ()
     """further names and addresses for the certificate"""
+    format: int = 0
+    """the highest format of log and state that its version knows; 0: it is from before there were any"""
 
 
 @dataclass(frozen=True, slots=True)

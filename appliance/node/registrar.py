@@ -79,6 +79,7 @@ class Registrar:
         match decode(question):
             case Join() as asked if asked.member == name:
                 check_address(asked.address)
+                self._check_format(asked)
                 token = self._use_token(asked)
                 admitted = self._admit(Admit(token.id, asked.member, asked.address, asked.key))
                 certificate = ""
@@ -150,6 +151,15 @@ class Registrar:
         """The authorities' certificates, and nothing else that may lie in that file: it goes out. Empty without TLS."""
         tls = self._config.tls
         return b"" if tls is None else certificates.certificates_to_pem(read(tls.ca))
+
+    def _check_format(self, asked: Join) -> None:
+        """Before its token is used: it could not read the log that it would get."""
+        agreed = self._replica.view().state.format
+        if asked.format < agreed:
+            raise JoinError(
+                f"the cluster uses format {agreed}, the version on {asked.member} knows up to {asked.format}:"
+                " install the version there that the members run"
+            )
 
     def _use_token(self, asked: Join) -> JoinToken:
         """All that can be wrong with the question is said before: a token serves once."""

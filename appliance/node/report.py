@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from appliance import __version__
 from appliance.api.published import WalSenderSeen
-from appliance.cluster.state import ClusterState, NodeRole
+from appliance.cluster.state import FORMAT, ClusterState, NodeRole
 from appliance.ha.decide import cast_vote, wants_lease
 from appliance.ha.seen import CertificateSeen, DirectoryKind, Observation, Report
 from appliance.ha.start import progress
@@ -61,6 +61,7 @@ def make_report(
         version=__version__,
         oldest_lsn=instance.oldest_lsn if instance is not None else 0,
         certificate=certificate,
+        format=FORMAT,
     )
 
 

@@ -12,15 +12,14 @@ from cryptography.x509.oid import NameOID
 from appliance.api.published import InviteRequest
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.join import Here, join
-from appliance.cluster.state import NodeRole
+from appliance.cluster.state import FORMAT, NodeRole
 from appliance.node.config import NodeConfig
 from appliance.node.invitation import decode, key_digest
 from appliance.node.machine import ClusterMachine
 from appliance.node.messages import Admit, Certify, Join, encode
 from appliance.node.messages import decode as decode_message
-from appliance.node.registrar import Registrar
-from raft import Replica, ReplicaConfig, Tls, certificates
-from raft.joining import JoinError, ask
+from appliance.node.registrar import JoinError, Registrar
+from raft import Replica, ReplicaConfig, Tls, certificates, joining
 from tests.raft.conftest import eventually, free_ports
 
 only_tls = pytest.mark.parametrize("certificates", ["tls"], indirect=True)
@@ -57,6 +56,7 @@ class Leader:
         eventually(lambda: self.replica.view().is_leader)
 
     def join(self, name, question):
+        self.asked = decode_message(question)
         return self.registrar.join(name, question)
 
     def handle(self, peer, payload):
@@ -130,6 +130,23 @@ def test_the_token_need_not_stand_in_the_list_of_processes(leader, here, monkeyp
         join("-", here, 5.0)
 
 
+def test_who_joins_says_the_highest_format_that_its_version_knows(leader, here):
+    assert join(leader.invite(), here, 5.0) == 0
+    assert leader.asked.format == FORMAT > 0
+
+
+def test_a_version_that_could_not_read_the_log_does_not_join_and_keeps_its_token(leader, here):
+    leader.invite()
+    (token,) = leader.tokens
+    asked = Join(token.id, "secret", "n4", "127.0.0.1:1", "key", format=leader.replica.view().state.format - 1)
+    with pytest.raises(JoinError) as error:
+        leader.registrar.join("n4", encode(asked))
+    assert str(error.value) == (
+        "the cluster uses format 1, the version on n4 knows up to 0: install the version there that the members run"
+    )
+    assert leader.tokens == (token,)
+
+
 def test_another_key_cannot_use_a_used_token(leader, here, tmp_path):
     line = leader.invite()
     assert join(line, here, 5.0) == 0
@@ -197,7 +214,15 @@ def question(line, signer=None, /, **other):
     """What a stranger may ask by hand; `signer` signs the certificate request."""
     good, key = decode(line), signer or certificates.new_key()
     request = certificates.request_to_pem(certificates.request(certificates.Subject(good.cluster, good.member), key))
-    asked = Join(good.token, good.secret, good.member, "127.0.0.1:1", key_digest(key.public_key()), request.decode())
+    asked = Join(
+        good.token,
+        good.secret,
+        good.member,
+        "127.0.0.1:1",
+        key_digest(key.public_key()),
+        request.decode(),
+        format=FORMAT,
+    )
     return replace(asked, **other)
 
 
@@ -217,8 +242,8 @@ def test_a_used_token_moves_nobody_without_its_key(leader, here):
         replace(question(line), key=used_by),
         replace(question(line), key=used_by, request=""),
     ):
-        with pytest.raises(JoinError, match=r"was used before|for another key|no certificate request"):
-            ask(decode(line).door, "n4", encode(asked), 5.0)
+        with pytest.raises(joining.JoinError, match=r"was used before|for another key|no certificate request"):
+            joining.ask(decode(line).door, "n4", encode(asked), 5.0)
     assert leader.member("n4").address == place
     assert index(leader) == before
 
@@ -244,8 +269,8 @@ def test_a_question_that_could_not_be_lived_with_uses_no_token(leader):
         ({"key": "x" * 50_000}, "digest"),
         ({"key": ""}, "digest"),
     ):
-        with pytest.raises(JoinError, match=said):
-            ask(decode(line).door, "n4", encode(question(line, **wrong)), 5.0)
+        with pytest.raises(joining.JoinError, match=said):
+            joining.ask(decode(line).door, "n4", encode(question(line, **wrong)), 5.0)
     assert [token.used_by for token in leader.tokens] == [""]
     assert leader.member("n4") is None
     assert index(leader) == before
@@ -259,8 +284,8 @@ def test_hosts_that_no_certificate_can_name_use_no_token(leader):
         (["a b"], "neither a DNS name nor an IP address"),
         ([f"pg{number}" for number in range(65)], "66 hosts are more than the 64"),
     ):
-        with pytest.raises(JoinError, match=said):
-            ask(decode(line).door, "n4", encode(question(line, hosts=tuple(hosts))), 5.0)
+        with pytest.raises(joining.JoinError, match=said):
+            joining.ask(decode(line).door, "n4", encode(question(line, hosts=tuple(hosts))), 5.0)
     assert [token.used_by for token in leader.tokens] == [""]
     assert leader.member("n4") is None
 
@@ -282,7 +307,7 @@ def test_nothing_of_a_request_but_its_key_comes_into_the_certificate(leader):
         .sign(key, hashes.SHA256())
     )
     asked = question(line, key, request=certificates.request_to_pem(greedy).decode(), hosts=("pg4.example",))
-    answer = decode_message(ask(decode(line).door, "n4", encode(asked), 5.0))
+    answer = decode_message(joining.ask(decode(line).door, "n4", encode(asked), 5.0))
     (issued,) = certificates.certificates_from_pem(answer.certificate.encode())
     assert not certificates.is_authority(issued)
     assert certificates.hosts_of(issued) == ("127.0.0.1", "pg4.example")
@@ -297,8 +322,8 @@ def test_a_request_for_another_name_uses_no_token(leader):
         names += [x509.NameAttribute(NameOID.COMMON_NAME, member)] if member else []
         other = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names)).sign(key, hashes.SHA256())
         asked = question(line, key, request=certificates.request_to_pem(other).decode())
-        with pytest.raises(JoinError, match=r"the request is for|does not name one member"):
-            ask(decode(line).door, "n4", encode(asked), 5.0)
+        with pytest.raises(joining.JoinError, match=r"the request is for|does not name one member"):
+            joining.ask(decode(line).door, "n4", encode(asked), 5.0)
     assert [token.used_by for token in leader.tokens] == [""]
 
 

@@ -16,6 +16,7 @@ from appliance.cluster.commands import (
     NotePosition,
     OpenElection,
     Promoted,
+    RaiseFormat,
     Rebuild,
     Rebuilt,
     Release,
@@ -239,5 +240,9 @@ _MAKERS = (
         tape.pick(*[o.id for o in present.operations][-2:], "op9"), tape.pick(*Phase), AT
     ),
     _on_token,
-    lambda present, tape: RemoveMember(tape.pick("pg4", "pg4", "pg4", tape.name())),
+    lambda present, tape: tape.pick(
+        RemoveMember(tape.pick("pg4", "pg4", "pg4", tape.name())),
+        RemoveMember("pg4"),
+        RaiseFormat(present.format + tape.pick(0, 1)),
+    ),
 )

@@ -19,6 +19,7 @@ from appliance.cluster.commands import (
     NotePosition,
     OpenElection,
     Promoted,
+    RaiseFormat,
     Rebuild,
     Rebuilt,
     Release,
@@ -82,6 +83,7 @@ def check_step(before, command, applied):
         assert after is before
         return
     assert after.epoch >= before.epoch
+    assert (after.format > before.format) is isinstance(command, RaiseFormat)
     if isinstance(command, Appoint):
         check_appointment(before, command, after)
     elif not isinstance(command, FinishBootstrap):

@@ -6,8 +6,9 @@ from random import Random
 import pytest
 
 from appliance.cluster.apply import apply
-from appliance.cluster.commands import AdvanceOperation, Appoint, Depose, NotePosition, OpenElection
+from appliance.cluster.commands import AdvanceOperation, Appoint, Depose, NotePosition, OpenElection, RaiseFormat
 from appliance.cluster.state import Election, LeaseStatus, NodeRole, OperationKind, Phase, Position, Timeline
+from appliance.ha.checks import FRESH_S
 from appliance.ha.plan import CHECKPOINT_WAIT_S, NOTE_EVERY_S, RULES, TARGET_WAIT_S, VOTES_WAIT_S, Plan, plan
 from appliance.ha.seen import LeaderSeen, Notes
 from tests.unit.cluster.building import LSN, NAMES, Tape, appoint, member, state, vacant, vote, with_members
@@ -30,6 +31,12 @@ def targeted(target="pg2", **changes):
     )
 
 
+def knowing(*formats, **ages):
+    """Fresh reports of members that know formats up to these."""
+    reports = heard(*(report(name, format=number) for name, number in zip(NAMES, formats, strict=False)))
+    return {n: replace(r, age_s=ages.get(n, r.age_s)) for n, r in reports.items()}
+
+
 def commands(now):
     return list(plan(now).commands)
 
@@ -40,6 +47,7 @@ CASES = {
     "open_election": situation(EXPIRED),
     "drop_target": situation(targeted(), {}, election_s=TARGET_WAIT_S + 0.1),
     "appoint": situation(vacant(), voted(vote("pg2"), vote("pg3"))),
+    "raise_format": situation(reports=knowing(2, 3, 2)),
     "note_position": situation(reports=heard(report("pg1", lsn=LSN + 1)), noted_s=NOTE_EVERY_S),
 }
 
@@ -380,6 +388,31 @@ def test_r10_accepted_loss_appoints_the_named_target():
 )
 def test_the_position_of_the_primary_is_noted_while_it_moves(present, reports, noted_s, expected):
     assert commands(situation(present, reports, noted_s=noted_s)) == expected
+
+
+# The step to a higher format
+
+
+@pytest.mark.parametrize(
+    ("present", "reports", "replicas", "expected"),
+    [
+        (state(), knowing(2, 3, 2), NAMES, [RaiseFormat(2)]),
+        (state(format=2), knowing(4, 3, 5), NAMES, [RaiseFormat(3)]),
+        (state(format=2), knowing(2, 3, 2), NAMES, []),
+        (state(), knowing(2, 1, 2), NAMES, []),
+        # Who is away may come back as it was: it is waited for, until it is removed.
+        (state(), knowing(2, 2), NAMES, []),
+        (state(), knowing(2, 2, 2, pg3=FRESH_S + 0.1), NAMES, []),
+        (state(members={n: member(n) for n in ("pg1", "pg2")}), knowing(2, 2), ("pg1", "pg2"), [RaiseFormat(2)]),
+        # Who joins belongs to consensus before it has announced itself.
+        (state(), knowing(2, 2, 2), (*NAMES, "pg4"), []),
+        (state(members={}), {}, (), []),
+    ],
+)
+def test_the_format_is_raised_when_every_member_has_just_said_that_it_knows_it(present, reports, replicas, expected):
+    now = situation(present, reports, replicas=frozenset(replicas), noted_s=0.0)
+
+    assert [c for c in commands(now) if isinstance(c, RaiseFormat)] == expected
 
 
 # Whatever the reports say

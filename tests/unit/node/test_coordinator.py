@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from appliance.cluster.apply import apply
+from appliance.cluster.codec import Newer
 from appliance.cluster.commands import Depose, RemoveMember
 from appliance.cluster.config import Policy
-from appliance.cluster.state import LeaseStatus, NodeRole
+from appliance.cluster.state import FORMAT, LeaseStatus, NodeRole
 from appliance.node import coordinator as module
 from appliance.node.coordinator import CHANGE_PAUSE_S, PROMOTION_LIMIT_S, Coordinator
 from appliance.node.messages import SendReport
@@ -285,3 +286,14 @@ def test_who_does_not_lead_changes_nothing(coordinator, three):
     three.state = apply(three.state, RemoveMember("pg3")).state
     step(coordinator, three)
     assert three.changes == []
+
+
+def test_the_step_to_a_higher_format_waits_for_replicas_that_have_not_announced_themselves(coordinator, three):
+    three.members = three.members.with_member(Member("pg4", "", "pg4:7400", "joining"))
+    for name in ("pg1", "pg2", "pg3"):
+        coordinator.receive(SendReport(report(name, format=FORMAT + 1)))
+    step(coordinator, three)
+    assert three.proposed == []
+    three.members = three.members.without("pg4")
+    step(coordinator, three)
+    assert three.commands == [Newer(f"the step to format {FORMAT + 1}", FORMAT)]

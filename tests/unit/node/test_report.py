@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.cluster.state import NodeRole
-from appliance.ha.seen import DirectoryKind
+from appliance.cluster.state import FORMAT, NodeRole
+from appliance.ha.seen import DirectoryKind, Report
 from appliance.node.report import make_report, status
 from tests.unit.cluster.building import LSN, member, state, vacant, vote
 from tests.unit.ha.building import job, primary, standby, stopped, voter
@@ -43,6 +43,10 @@ def test_the_report_of_a_primary_asks_for_its_lease():
 
     assert (report.node, report.in_recovery, report.timeline, report.lsn) == ("pg1", False, 2, LSN)
     assert (report.renew_epoch, report.vote, report.doing) == (4, None, "primary of epoch 4")
+
+
+def test_a_report_says_the_highest_format_that_this_version_knows():
+    assert make_report(state(), standby(), None, "").format == FORMAT > Report.__dataclass_fields__["format"].default
 
 
 def test_the_report_of_a_voter_carries_its_vote():
