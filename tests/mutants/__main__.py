@@ -1,7 +1,7 @@
-"""`./dev mutants`: break each rule of raft/ in turn, and see that what is named for it notices.
+"""`./dev mutants`: break each rule of raft/ and of the gate between versions in turn: what is named for it must notice.
 
-The list is tests/mutants/raft.toml. Everything named there passes on the sources as they are (that is looked at first),
-and must fail with its mutant. Exits 1 when a mutant survives, 2 when list and sources do not fit each other.
+The lists are raft.toml and formats.toml. Everything named there passes on the sources as they are (that is looked at
+first), and must fail with its mutant. Exits 1 when a mutant survives, 2 when list and sources do not fit each other.
 """
 
 import argparse

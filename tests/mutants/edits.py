@@ -1,4 +1,4 @@
-"""The list of mutants, and one of them made and looked at: `raft.toml` says what each is and what must notice it."""
+"""The lists of mutants, and one of them made and looked at: each says what it is and what must notice it."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LIST = Path(__file__).with_name("raft.toml")
+LISTS = tuple(Path(__file__).with_name(name) for name in ("raft.toml", "formats.toml"))
 LIMIT_S = 300
-_PARTS = ("raft", "tests", "pyproject.toml")
+_PARTS = ("raft", "appliance", "tests", "pyproject.toml")
 _TESTS_FAILED = 1
 """pytest's word for it; every other is about the run itself, and no proof of anything."""
 
@@ -41,7 +41,7 @@ class Mutant:
 
 
 def mutants():
-    known = tomllib.loads(LIST.read_text())["mutant"]
+    known = [fields for each in LISTS for fields in tomllib.loads(each.read_text())["mutant"]]
     return [Mutant(**(fields | {"tests": tuple(fields.get("tests", ()))})) for fields in known]
 
 

@@ -15,6 +15,8 @@ class Rename:
 
 
 NEXT = Version(NEXT_FORMAT, {**THIS.commands, "Rename": Rename}, {**THIS.since, "Rename": NEXT_FORMAT})
+CARELESS = Version(FORMAT, NEXT.commands, THIS.since)
+"""The same, by somebody who has forgotten to give the new command a format."""
 
 
 def judge(state, command):

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.cluster.apply import apply
-from appliance.cluster.codec import THIS, encode_state
+from appliance.cluster.codec import THIS, encode_command, encode_state
 from appliance.cluster.commands import Depose, RaiseFormat
 from appliance.cluster.state import FORMAT, ClusterState
 from appliance.node.machine import ClusterMachine
 from raft import NewerVersionNeeded, Verdict
 from tests.unit.cluster.building import TAPES, Tape, next_command, state
-from tests.unit.cluster.versions import NEXT, NEXT_FORMAT, Rename, encoded, judge
+from tests.unit.cluster.versions import CARELESS, NEXT, NEXT_FORMAT, Rename, encoded, judge
 
-OLD, NEW = ClusterMachine(), ClusterMachine(NEXT, judge)
+OLD, NEW, HASTY = ClusterMachine(), ClusterMachine(NEXT, judge), ClusterMachine(CARELESS, judge)
 AGREED = state(format=NEXT_FORMAT)
 INSTALL = f"this node knows up to format {FORMAT}: install the newer version on this host"
 
@@ -35,7 +35,7 @@ def some_entry(present, tape):
         command,
         command,
         encoded(Rename(tape.name())),
-        encoded(Rename(tape.name())),
+        encode_command(Rename(tape.name()), CARELESS),
         encoded(RaiseFormat(tape.pick(FORMAT, NEXT_FORMAT, NEXT_FORMAT, NEXT_FORMAT + 1))),
         json.dumps(damaged).encode(),
         json.dumps(foreign).encode(),
@@ -52,21 +52,23 @@ def stepped(machine, present, entry):
     return after, verdict.refused is not None
 
 
-@settings(max_examples=300, deadline=None)
-@given(TAPES)
-def test_two_versions_agree_or_the_older_one_has_stopped_at_a_prefix(choices):
+@pytest.mark.parametrize("newer", [NEW, HASTY], ids=["gated", "careless"])
+@settings(max_examples=200, deadline=None)
+@given(choices=TAPES)
+def test_two_versions_agree_or_the_older_one_has_stopped_at_a_prefix(newer, choices):
     present, tape = state(), Tape(choices)
     while tape.left > 0:
         entry = some_entry(present, tape)
-        old, new = stepped(OLD, present, entry), stepped(NEW, present, entry)
+        old, new = stepped(OLD, present, entry), stepped(newer, present, entry)
         if old is None:
             return
         assert old == new
-        assert OLD.load(NEW.dump(new[0])) == NEW.load(OLD.dump(old[0])) == new[0]
+        assert OLD.load(newer.dump(new[0])) == newer.load(OLD.dump(old[0])) == new[0]
         present = new[0]
 
 
-def test_walks_of_two_versions_go_both_ways():
+@pytest.mark.parametrize("newer", [NEW, HASTY], ids=["gated", "careless"])
+def test_walks_of_two_versions_go_both_ways(newer):
     """The one above is no proof if no walk ever reaches what is new, or every walk stops at once."""
     renamed = stopped_late = 0
     for seed in range(300):
@@ -75,7 +77,7 @@ def test_walks_of_two_versions_go_both_ways():
         while tape.left > 0:
             entry = some_entry(present, tape)
             old_runs = old_runs and stepped(OLD, present, entry) is not None
-            new = stepped(NEW, present, entry)
+            new = stepped(newer, present, entry)
             if new is None:
                 break
             steps += old_runs
