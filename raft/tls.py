@@ -28,7 +28,10 @@ T = TypeVar("T")
 _Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 _RECORD_BYTES = 16 * 1024
-_LOOK_S = 60.0
+LOOK_S = 10.0
+"""Between two looks at the files of the own certificate; a connection that finds others calls for one at once."""
+TRIAL_S = 60.0
+"""Files that did not change are tried again after this long: the time passes for authorities too."""
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _NO_ISSUER = frozenset({18, 19, 20, 21})
 """OpenSSL's numbers for what is wrong with a certificate."""
@@ -120,7 +123,7 @@ class Contexts:
     """What new connections are made with. The files are looked at before each, so that a renewal needs no restart.
 
     Files that cannot be used (half of them replaced, say) change nothing: the last usable ones go on, and
-    `Tls.problem()` tells.
+    `certificate` tells.
     """
 
     def __init__(self, tls: Tls, subject: Subject) -> None:
@@ -130,15 +133,27 @@ class Contexts:
         self._mutex = threading.Lock()
         self._stamp = _stamp(tls)
         self._server, self._client = self._load()
-        self._looked: tuple[_Stamp, float, CertificateStatus] | None = None
+        self._looked: tuple[_Stamp, float] = self._stamp, time.monotonic()
+        self.certificate = tls.status()
+        """How things stand, as seen at the last look. Replaced whole: to read it costs nothing."""
+        self._wake = threading.Event()
+        self._closed = False
 
-    def certificate(self) -> CertificateStatus:
-        """How things stand, at most a minute ago: looking costs as much as a handshake."""
+    def start(self) -> None:
+        """Look from now on, in a thread of its own: no reader waits for a file, or for the handshake of a trial."""
+        threading.Thread(target=self._run, name="raft certificate", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+
+    def look(self) -> None:
+        """See how things stand, if that can have changed. Costs as much as a handshake then; for one thread."""
         stamp, now_s = _stamp(self._tls), time.monotonic()
-        with self._mutex:
-            if self._looked is None or self._looked[0] != stamp or now_s - self._looked[1] > _LOOK_S:
-                self._looked = stamp, now_s, self._tls.status()
-            return self._looked[2]
+        known, looked_s = self._looked
+        if stamp != known or now_s - looked_s > TRIAL_S or self._has_expired():
+            self._looked = stamp, now_s
+            self.certificate = self._look()
 
     def server(self) -> ssl.SSLContext:
         return self._current()[0]
@@ -146,10 +161,28 @@ class Contexts:
     def client(self) -> ssl.SSLContext:
         return self._current()[1]
 
+    def _run(self) -> None:
+        while not self._closed:
+            self.look()
+            self._wake.wait(LOOK_S)
+            self._wake.clear()
+
+    def _look(self) -> CertificateStatus:
+        try:
+            status = self._tls.status()
+            return status if status.problem is not None else CertificateStatus(status.expires_at, self._misplaced())
+        except Exception as error:  # noqa: BLE001  the thread must go on: nobody else would tell anything
+            return CertificateStatus(None, f"{self._tls.cert} cannot be used: {type(error).__name__}: {error}")
+
+    def _has_expired(self) -> bool:
+        end, problem = self.certificate.expires_at, self.certificate.problem
+        return problem is None and end is not None and datetime.now(UTC) > end
+
     def _current(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         with self._mutex:
             stamp = _stamp(self._tls)
             if stamp != self._stamp:
+                self._wake.set()
                 try:
                     self._server, self._client = self._load()
                     self._stamp = stamp
@@ -158,13 +191,18 @@ class Contexts:
             return self._server, self._client
 
     def _load(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-        found, own = self._tls.subject(), self._subject
-        if found != own:
-            raise TlsError(
-                f"the certificate in {self._tls.cert} is for {found.member!r} of cluster {found.cluster!r},"
-                f" this is {own.member!r} of {own.cluster!r}: put its own there"
-            )
+        if (misplaced := self._misplaced()) is not None:
+            raise TlsError(misplaced)
         return _context(self._tls, server=True), _context(self._tls, server=False)
+
+    def _misplaced(self) -> str | None:
+        found, own = self._tls.subject(), self._subject
+        if found == own:
+            return None
+        return (
+            f"the certificate in {self._tls.cert} is for {found.member!r} of cluster {found.cluster!r},"
+            f" this is {own.member!r} of {own.cluster!r}: put its own there"
+        )
 
 
 class Sealed:

@@ -96,6 +96,8 @@ class Transport:
 
     def start(self) -> None:
         self._started = True
+        if self._contexts is not None:
+            self._contexts.start()
         for peer in self._peers.values():
             for link in peer.both():
                 link.start()
@@ -153,11 +155,13 @@ class Transport:
         return self._refusals.counts()
 
     def certificate(self) -> CertificateStatus | None:
-        """None without TLS."""
-        return None if self._contexts is None else self._contexts.certificate()
+        """As seen at the last look, so that to ask waits for no file; None without TLS."""
+        return None if self._contexts is None else self._contexts.certificate
 
     def close(self) -> None:
         self._port.close()
+        if self._contexts is not None:
+            self._contexts.close()
         for peer in self._peers.values():
             for link in peer.both():
                 link.close()

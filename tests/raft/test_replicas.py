@@ -26,6 +26,7 @@ from raft import (
     StateApplied,
     Unknown,
 )
+from raft.tls import CertificateStatus
 from tests.harness.certificates import Certificates
 
 
@@ -297,18 +298,25 @@ def test_the_certificate_says_which_cluster_a_peer_is_of(cluster, wait, tmp_path
 
 
 @pytest.mark.parametrize("certificates", ["tls"], indirect=True)
-def test_the_end_of_the_certificate_and_its_problems_are_in_the_status(cluster, wait):
-    cluster.start("n1")
-    certificate = cluster.running["n1"].status().certificate
-    assert certificate.problem is None
-    assert certificate.expires_at == cluster.certificates.tls("n1").expires_at()
-    assert cluster.running["n1"].status().certificate is certificate  # nothing has changed: nothing was read
+def test_the_end_of_the_certificate_and_its_problems_are_in_the_status(cluster, wait, monkeypatch):
+    monkeypatch.setattr("raft.tls.LOOK_S", 0.05)
+    cluster.start()
+    cluster.leader()
+    replica, tls = cluster.running["n1"], cluster.certificates.tls("n1")
+    certificate = replica.status().certificate
+    assert certificate == CertificateStatus(tls.expires_at(), None)
+    assert replica.status().certificate is certificate  # nothing has changed: nothing was read
     cluster.certificates.member("n1", valid_for=timedelta(days=3))
-    assert cluster.running["n1"].status().certificate.expires_at < certificate.expires_at
-    cluster.certificates.tls("n1").cert.unlink()
-    certificate = cluster.running["n1"].status().certificate
-    assert "No such file" in certificate.problem
-    assert certificate.expires_at is None
+    wait(lambda: replica.status().certificate == CertificateStatus(tls.expires_at(), None))
+    assert replica.status().certificate.expires_at < certificate.expires_at
+    tls.cert.unlink()
+    wait(
+        lambda: (
+            replica.status().certificate
+            == CertificateStatus(None, f"cannot read {tls.cert}: No such file or directory")
+        )
+    )
+    assert all(peer.connected for peer in replica.status().peers)
 
 
 @pytest.mark.parametrize("certificates", ["tls"], indirect=True)

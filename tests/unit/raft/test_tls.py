@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import time
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from raft import certificates
 from raft.certificates import Subject
-from raft.tls import Contexts, Sealed, Tls, TlsError, explain
+from raft.tls import CertificateStatus, Contexts, Sealed, Tls, TlsError, explain
 from tests.harness.certificates import YEAR, Certificates, now, write
 
 DAY = timedelta(days=1)
@@ -245,6 +246,74 @@ def test_a_certificate_of_somebody_else_is_not_taken_up_later(certs):
     before = own.server()
     certs.member("n2", file="n1")
     assert own.server() is before
+
+
+# -- what is known of the own certificate -----------------------------------------------------------------
+
+
+def test_what_is_known_of_the_certificate_is_what_the_last_look_saw(certs):
+    """Whoever reads it waits for no file: not even for those that are gone."""
+    tls = certs.member("n1", valid_for=90 * DAY)
+    own = contexts(tls, "n1")
+    assert own.certificate == CertificateStatus(tls.expires_at(), None)
+    seen = own.certificate
+    tls.cert.unlink()
+    assert own.certificate is seen
+    own.look()
+    assert own.certificate == CertificateStatus(None, f"cannot read {tls.cert}: No such file or directory")
+    certs.member("n1", valid_for=30 * DAY)
+    own.look()
+    assert own.certificate == CertificateStatus(tls.expires_at(), None)
+
+
+def test_a_look_at_what_did_not_change_costs_no_trial(certs, monkeypatch):
+    own = contexts(certs.member("n1"), "n1")
+    seen = own.certificate
+    own.look()
+    assert own.certificate is seen
+    monkeypatch.setattr("raft.tls.TRIAL_S", 0.0)
+    own.look()
+    assert own.certificate is not seen
+    assert own.certificate == seen
+
+
+def test_a_certificate_that_expires_is_said_to_have_at_the_next_look(certs):
+    tls = certs.member("n1", valid_for=timedelta(seconds=1))
+    own = contexts(tls, "n1")
+    assert own.certificate.problem is None
+    time.sleep(max(0.0, (tls.expires_at() - now()).total_seconds()) + 0.1)
+    own.look()
+    assert own.certificate.problem == (
+        f"the certificate in {tls.cert} expired on {certificates.words(tls.expires_at())}: renew it"
+    )
+
+
+def test_a_certificate_of_somebody_else_is_a_problem_in_words(certs):
+    tls = certs.member("n1")
+    own = contexts(tls, "n1")
+    certs.member("n2", file="n1")
+    own.look()
+    assert own.certificate == CertificateStatus(
+        tls.expires_at(), f"the certificate in {tls.cert} is for 'n2' of cluster 'c', this is 'n1' of 'c'"
+    )
+
+
+def test_a_connection_that_finds_other_files_calls_for_a_look_at_once(certs):
+    tls = certs.member("n1")
+    own = contexts(tls, "n1")
+    own.start()
+    try:
+        time.sleep(0.3)  # the thread has looked once, and waits for long
+        tls.key.unlink()
+        assert own.certificate.problem is None
+        own.server()
+        deadline_s = time.monotonic() + 5
+        while own.certificate.problem is None:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        assert own.certificate.problem == f"cannot read {tls.key}: No such file or directory"
+    finally:
+        own.close()
 
 
 # -- problems in words -----------------------------------------------------------------------------------
