@@ -191,6 +191,16 @@ Role: TypeAlias = Literal["leader", "follower", "candidate", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class HeardRefusal:
+    """What a peer said when it would not talk to us."""
+
+    words: str
+    age_s: float
+    no_member: bool
+    """By its word we do not belong to its group, or not any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerStatus:
     name: str
     address: str
@@ -201,6 +211,8 @@ class PeerStatus:
     """Why one of the two would not talk to the other: another cluster, a name in use, a wrong address."""
     problem: str | None
     """Why there is no connection, in words; None when there is one."""
+    refused_us: HeardRefusal | None = None
+    """The peer's own last word, also when it has not been reached since; None when it takes us for a member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +252,8 @@ class ReplicaStatus:
     """Connections that were not let in, or not kept, since the start."""
     certificate: CertificateStatus | None = None
     """None without TLS."""
+    removed_by: tuple[str, ...] = ()
+    """Members by whose word this replica belongs to the group no more, if they are a majority of the other voters."""
 
 
 @dataclass(frozen=True, slots=True)

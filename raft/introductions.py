@@ -11,7 +11,7 @@ from raft.api import ReplicaError
 from raft.certificates import Subject
 from raft.codec import Message
 from raft.members import TEXT_LIMIT, Introduction
-from raft.refusals import RefusedError
+from raft.refusals import RefusedByPeerError, RefusedError
 
 Kind: TypeAlias = Literal["raft", "request", "join"]
 """What a connection is for: the log, questions and their answers, or the one question of who is no member yet."""
@@ -83,7 +83,8 @@ class Introducer:
     def check_answer(self, peer: str, answer: Message) -> None:
         """A welcome, or the reason why there is none."""
         if answer["type"] == "refuse" and answer["cluster"] == self.own.cluster:
-            raise RefusedError("refused", f"refused us: {answer['reason']}")
+            no_member = answer["reason"].startswith(f"{self.own.member!r} {_no_member(self.own.cluster)}")
+            raise RefusedByPeerError(answer["reason"], no_member=no_member)
         self._check_cluster(answer)
         if answer["from"] != peer:
             raise RefusedError("identity", f"is {answer['from']!r}, not {peer!r}: check the addresses of the members")
@@ -131,9 +132,7 @@ class Introducer:
         of_the_group = said.cluster_id != "" and self._introduction().cluster_id in {"", said.cluster_id}
         other = name != self.own.member
         if not (other and of_the_group and kind == "raft" and said.address and self._admits(name)):
-            raise RefusedError(
-                "stranger", f"is no other member of cluster {self.own.cluster!r}: removed, or not added yet"
-            )
+            raise RefusedError("stranger", f"{_no_member(self.own.cluster)}: removed, or not added yet")
 
     def is_peer(self, name: str) -> bool:
         return name in self.members and name != self.own.member
@@ -167,6 +166,11 @@ class Introducer:
     def _check_cluster(self, message: Message) -> None:
         if message["cluster"] != self.own.cluster:
             raise RefusedError("cluster", f"belongs to cluster {message['cluster']!r}, ours is {self.own.cluster!r}")
+
+
+def _no_member(cluster: str) -> str:
+    """Who is refused in these words knows what they mean: they stay as they are, like the shape of a `refuse`."""
+    return f"is no other member of cluster {cluster!r}"
 
 
 def _check_writable(other: Introduction) -> None:

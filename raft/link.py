@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raft import address, codec
-from raft.api import ReplicaError
+from raft.api import HeardRefusal, ReplicaError
 from raft.codec import CodecError, Message, OtherProtocol
 from raft.connection import Connection
 from raft.introductions import Introducer, Kind, introduction_of
 from raft.members import Introduction
-from raft.refusals import Refusals, RefusedError
+from raft.refusals import Refusals, RefusedByPeerError, RefusedError
 from raft.tls import Contexts
 
 CONNECT_LIMIT_S = 1.0
@@ -66,6 +67,7 @@ class Link:
         self._connection: Connection | None = None
         self._problem: str | None = f"peer {peer} at {self.place}: not connected yet"
         self._refusal: str | None = None
+        self._heard: tuple[RefusedByPeerError, float] | None = None
         self._introduced: Introduction | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"raft {kind} to {peer}", daemon=True)
@@ -83,6 +85,15 @@ class Link:
     def refusal(self) -> str | None:
         """Why the peer or this replica would not talk at the last try; None when nobody minded, or nobody was there."""
         return self._refusal
+
+    @property
+    def heard(self) -> HeardRefusal | None:
+        """The peer's own last word why it would not talk to us, however long ago; None once it has talked."""
+        heard = self._heard
+        if heard is None:
+            return None
+        said, at_s = heard
+        return HeardRefusal(said.words, time.monotonic() - at_s, no_member=said.no_member)
 
     def start(self) -> None:
         self._thread.start()
@@ -143,6 +154,8 @@ class Link:
         told = RefusedError(error.reason, f"peer {self.peer} at {place} {error}", self.peer)
         self._problem = self._refusal = str(told)
         self._refused = True
+        if isinstance(error, RefusedByPeerError):
+            self._heard = error, time.monotonic()
         self._refusals.note(told, place)
 
     def _connect(self, place: str) -> None:
@@ -170,7 +183,7 @@ class Link:
             return
         self._connection = connection
         self._met = True
-        self._problem = self._refusal = None
+        self._problem = self._refusal = self._heard = None
         self._events.on_up(welcome)
         try:
             connection.run(lambda body: self._events.on_message(codec.decode(body, self._receives)), pings=True)

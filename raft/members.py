@@ -81,6 +81,15 @@ class Members:
             raise ValueError(f"{name!r} is no member; members are {', '.join(sorted(self.names))}")
         return self.without(name)
 
+    def excluding(self, own: str, refusing: Collection[str]) -> tuple[str, ...]:
+        """Those who refuse `own` as no member, if they are a majority of the other voters; otherwise none.
+
+        `own` may have been removed while it was down, and these members may be old news: nobody else can tell it.
+        """
+        others = self.voters - {own}
+        by = others.intersection(refusing)
+        return tuple(sorted(by)) if 2 * len(by) > len(others) else ()
+
     def objection(self, wanted: Members) -> str | None:
         """Why one step may not lead from here to `wanted`: majorities of old and new must meet (one voter at a time).
 

@@ -48,6 +48,16 @@ class RefusedError(Exception):
         """The member that it concerns; None for whoever is none."""
 
 
+class RefusedByPeerError(RefusedError):
+    """The other side will not talk to us, and has said why."""
+
+    def __init__(self, words: str, *, no_member: bool) -> None:
+        super().__init__("refused", f"refused us: {words}")
+        self.words = printable(words)
+        self.no_member = no_member
+        """It does not count us to its group, or not any more."""
+
+
 class Refusals:
     """Counts by reason, and the first of each peer and reason told. Any thread."""
 

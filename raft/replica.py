@@ -23,6 +23,7 @@ from raft.api import (
     MembersChanged,
     Outcome,
     PeerRefused,
+    PeerStatus,
     Refused,
     ReplicaConfig,
     ReplicaError,
@@ -233,6 +234,7 @@ class Replica(Generic[S]):
 
     def status(self) -> ReplicaStatus:
         facts, journal = self._engine.facts, self._journal
+        peers = self._transport.status(facts.match_index)
         return ReplicaStatus(
             name=self._config.name,
             cluster=self._config.cluster,
@@ -257,10 +259,18 @@ class Replica(Generic[S]):
             tick_late_longest_s=self._ticks.late_longest_s,
             ticks_late=self._ticks.late_count,
             failure=self._failure,
-            peers=self._transport.status(facts.match_index),
+            peers=peers,
             refusals=self._transport.refusals(),
             certificate=self._transport.certificate(),
+            removed_by=self._removed_by(facts, peers),
         )
+
+    def _removed_by(self, facts: Facts, peers: tuple[PeerStatus, ...]) -> tuple[str, ...]:
+        """Who hears a leader is a member, whatever somebody has said before."""
+        if facts.contact_s is not None and boottime_s() - facts.contact_s < self._config.election_max_s:
+            return ()
+        refusing = [peer.name for peer in peers if peer.refused_us is not None and peer.refused_us.no_member]
+        return facts.members.excluding(self._config.name, refusing)
 
     def _make_engine(self) -> Engine[S]:
         config = self._config

@@ -145,6 +145,7 @@ class Transport:
                 match_index=match_index.get(name),
                 refusal=peer.raft.refusal,
                 problem=peer.raft.problem,
+                refused_us=peer.request.heard,  # guests get the other connection too, so it says nothing of members
             )
             for name, peer in sorted(self._peers.items())
             if self._introducer.is_peer(name)

@@ -60,6 +60,8 @@ class RaftSeen:
     """how many connections were not let in, or not kept, by reason"""
     certificate_expires_s: float | None = None
     """seconds since 1970; None without TLS, or when it cannot be read"""
+    removed_by: tuple[str, ...] = ()
+    """by whose word this node was removed: a majority of the other voters that it knows of; else empty"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ class RaftMember:
     """entries behind this node's log; None unless this node leads"""
     problem: str | None
     """why there is no connection"""
+    refused_us: str | None
+    """why it would not talk to this node, in its own words, when it was reached last"""
+    refused_us_age_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +69,5 @@ class RaftView:
     """connections that were not let in or not kept since the start, by reason"""
     certificate: RaftCertificate | None
     """None without TLS"""
+    removed_by: tuple[str, ...]
+    """members by whose word this node belongs to the group no more; empty unless they are a majority of the others"""

@@ -40,12 +40,24 @@ def verdict(found: tuple[Finding, ...]) -> Verdict:
 
 def findings(present: Present) -> tuple[Finding, ...]:
     return (
+        *_removal(present),
         *_contact(present),
         *_primary(present),
         *_standbys(present),
         *_raft(present),
         *_certificates(present),
     )
+
+
+def _removal(present: Present) -> Iterator[Finding]:
+    """It was down when it was removed, or the change did not reach it: only the others can tell."""
+    if by := present.published.raft.removed_by:
+        message = f"{present.me} was removed from the cluster, by the word of {', '.join(by)}"
+        hint = (
+            f"to have it back, `appliance members add {present.me}` on a member and `appliance join` here;"
+            " otherwise end it for good and remove its data"
+        )
+        yield Finding("node.removed", "critical", present.me, message, hint)
 
 
 def _contact(present: Present) -> Iterator[Finding]:
@@ -155,6 +167,8 @@ def _postgres(present: Present, name: str, report: Report) -> Iterator[Finding]:
 def _raft(present: Present) -> Iterator[Finding]:
     raft = present.published.raft
     for name, why in sorted(raft.refusals.items()):
+        if name in raft.removed_by:
+            continue  # `node.removed` says it
         yield Finding("raft.refused", "degraded", name, f"{name} is refused as a peer: {why}", _remedy(present.me, why))
     voters = {name for name, replica in raft.members.items() if replica.role == "voter"}
     away = {name for name in voters if name != present.me and not raft.peers.get(name)}

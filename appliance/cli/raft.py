@@ -67,6 +67,8 @@ def _problems(view: Document) -> Iterator[str]:
     if refusals:
         counted = ", ".join(f"{reason} {count}" for reason, count in sorted(refusals.items()))
         lines.append(f"refused connections since the start: {counted}")
+    if view["removed_by"]:
+        lines.append(f"removed from the group, by the word of {', '.join(view['removed_by'])}")
     if view["failure"]:
         lines.append(f"failed: {view['failure']}")
     if lines:

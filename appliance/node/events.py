@@ -32,6 +32,7 @@ CATALOGUE = frozenset(
         "raft.failed",
         "raft.leader_changed",
         "raft.members_changed",
+        "raft.removed",
         "raft.unencrypted",
     }
 )

@@ -111,6 +111,7 @@ class ControlLoop:
         self._report: Report | None = None
         self._shown: Published | None = None
         self._busy = True
+        self._removed_by: tuple[str, ...] = ()
 
     def find_guard(self) -> None:
         """Connect to the guard, or start one. One that an earlier node process left may be stuck."""
@@ -294,6 +295,12 @@ class ControlLoop:
         reports[self._config.name] = ReportSeen(own, 0.0)
         return reports
 
+    def _say_removed(self, by: tuple[str, ...]) -> None:
+        """Once, until it is taken back. Nothing is done about it: whoever says so may be mistaken, and data stay."""
+        if by and not self._removed_by:
+            self._events.emit("raft.removed", "error", by=by)
+        self._removed_by = by
+
     def _published(
         self,
         view: View[ClusterState],
@@ -305,6 +312,7 @@ class ControlLoop:
     ) -> Published:
         now_s = boottime_s()
         status = self._replica.status()
+        self._say_removed(status.removed_by)
         peers = [p for p in status.peers if p.name != self._config.name]
         contact_s = self._reporter.contact_s()
         return Published(
@@ -363,6 +371,7 @@ def _raft_seen(view: View[ClusterState], status: ReplicaStatus, peers: list[Peer
         ticks_late=status.ticks_late,
         refused=dict[str, int](status.refusals.items()),
         certificate_expires_s=None if expires is None else expires.timestamp(),
+        removed_by=status.removed_by,
     )
 
 

@@ -32,12 +32,14 @@ def raft_view(status: ReplicaStatus) -> RaftView:
         members=tuple(_member(status, member) for member in status.members.all),
         refusals={str(reason): count for reason, count in status.refusals.items()},
         certificate=certificate,
+        removed_by=status.removed_by,
     )
 
 
 def _member(status: ReplicaStatus, member: Member) -> RaftMember:
     peer = next((peer for peer in status.peers if peer.name == member.name), None)
     leading, own = status.role == "leader", member.name == status.name
+    heard = peer.refused_us if peer is not None else None
     match = (status.last_index if own else peer.match_index if peer is not None else None) if leading else None
     return RaftMember(
         name=member.name,
@@ -49,4 +51,6 @@ def _member(status: ReplicaStatus, member: Member) -> RaftMember:
         match_index=match,
         lag=None if match is None else max(0, status.last_index - match),
         problem=peer.problem if peer is not None else None,
+        refused_us=None if heard is None else heard.words,
+        refused_us_age_s=None if heard is None else heard.age_s,
     )

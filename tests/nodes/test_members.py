@@ -108,5 +108,13 @@ def test_a_lost_member_is_removed_and_one_that_is_needed_is_not():
         assert primary.command("members", "remove", "n3", "--yes").returncode == 0
         assert roles(primary) == {primary.name: "voter", standby.name: "voter"}
         primary.sql("CREATE TABLE t AS SELECT 1 AS a")
+
+        witness.start()  # it was away, so only the others can tell it
+        cluster.wait_until(
+            lambda: "node.removed" in {problem["code"] for problem in witness.view()["problems"]}, 15, "it is told"
+        )
+        assert witness.logged("raft.removed", by=sorted([primary.name, standby.name]))
+        assert "by the word of" in witness.command("raft", "status").stdout
+        witness.lose_host()
         del cluster.nodes["n3"]
         cluster.wait_until(lambda: standby.sql("SELECT a FROM t") == [(1,)], 10, "the two go on")

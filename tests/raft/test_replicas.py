@@ -678,6 +678,50 @@ def test_a_member_that_was_removed_comes_in_again_only_when_it_is_added(cluster,
     assert isinstance(cluster.propose(gone, b"again"), Applied)
 
 
+def test_a_member_that_was_down_when_it_was_removed_learns_it_from_the_others(cluster, wait):
+    cluster.start()
+    cluster.propose("n1", b"before")
+    wait(lambda: cluster.states() == [(b"before",)] * 3)
+    cluster.stop("n3")
+    ask_leader(
+        cluster,
+        lambda leader: leader.remove_member("n3", 5),
+        lambda: all("n3" not in cluster.running[name].status().members.names for name in ("n1", "n2")),
+    )
+    cluster.start("n3")
+    removed = cluster.running["n3"]
+    wait(lambda: removed.status().removed_by == ("n1", "n2"))
+    status = removed.status()
+    assert status.members.names == {"n1", "n2", "n3"}, "by its own log it still is one"
+    for peer in status.peers:
+        assert peer.refused_us.words == "'n3' is no other member of cluster 'c': removed, or not added yet"
+        assert peer.refused_us.no_member
+        assert 0 <= peer.refused_us.age_s < 3
+    assert removed.view().state == (b"before",), "it keeps what it has"
+    assert (status.role, status.failure) == ("follower", None), "and draws no consequence"
+
+    # n2 leads nobody and hears nobody, so it lets n3 in as a guest: that takes nothing back
+    cluster.stop("n1")
+    wait(lambda: next(peer.connected for peer in removed.status().peers if peer.name == "n2"))
+    assert removed.status().removed_by == ("n1", "n2")
+    aged = next(peer.refused_us for peer in removed.status().peers if peer.name == "n1")
+    time.sleep(1)
+    assert next(peer.refused_us.age_s for peer in removed.status().peers if peer.name == "n1") >= aged.age_s + 1
+
+    place = cluster.members["n3"]
+    cluster.start("n1")
+    cluster.running.pop("n3")
+    ask_leader(
+        cluster,
+        lambda leader: leader.add_member("n3", place, "joining", 5),
+        lambda: "n3" in cluster.running["n1"].status().members.names,
+    )
+    cluster.running["n3"] = removed
+    wait(lambda: removed.status().removed_by == ())
+    wait(lambda: "n3" in voters_at(cluster.running["n1"]))
+    wait(lambda: all(peer.refused_us is None for peer in removed.status().peers))
+
+
 def test_what_is_no_address_is_refused(cluster):
     cluster.start("n1")
     outcome = cluster.running["n1"].add_member("n4", "nowhere", "joining", 5).result(0)

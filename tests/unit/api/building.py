@@ -151,6 +151,8 @@ def raft_view(**changes):
             match_index=42 - lags[name],
             lag=lags[name],
             problem="peer pg3 at pg3:7400: connection refused" if name == "pg3" else None,
+            refused_us=None,
+            refused_us_age_s=None,
         )
         for name, role in roles.items()
     )
@@ -176,6 +178,7 @@ def raft_view(**changes):
         members=members,
         refusals={"cluster": 2, "junk": 0},
         certificate=RaftCertificate("2027-02-21T06:00:00+00:00", None),
+        removed_by=(),
     )
     return replace(base, **changes)
 

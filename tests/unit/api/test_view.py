@@ -212,6 +212,21 @@ def test_less_than_everything_is_degraded(code):
     assert view.problems[0].hint
 
 
+def test_a_node_that_was_removed_says_by_whose_word_and_what_would_do():
+    """It was down meanwhile: its own state knows nothing of it."""
+    refusals = {"pg1": "refused us: 'pg3' is no other member", "pg2": "refused us: 'pg3' is no other member"}
+    removed = raft("follower", peers={"pg1": False, "pg2": False}, refusals=refusals, removed_by=("pg1", "pg2"))
+    value = replace(published("pg3", raft=removed), last_renewal_s=None)
+    first, *others = look(seen(value, contact_s=None)).problems
+
+    assert (first.code, first.severity, first.member) == ("node.removed", "critical", "pg3")
+    assert first.message == "pg3 was removed from the cluster, by the word of pg1, pg2"
+    assert "`appliance members add pg3`" in first.hint
+    assert "`appliance join`" in first.hint
+    assert "remove its data" in first.hint
+    assert "raft.refused" not in {problem.code for problem in others}, "its node.yml is not what is wrong"
+
+
 def test_a_silent_member_shows_why_there_is_no_connection_and_is_not_called_refused():
     away = raft("follower", leader="pg2", peers={"pg2": True, "pg3": False}, away={"pg3": "pg3: timed out"})
     problems = {p.code: p.hint for p in look(replace(with_report("pg3", age_s=2.1), raft=away)).problems}

@@ -47,6 +47,11 @@ def test_status_without_tls_leader_or_vote_says_so(appliance, url, node):
     assert "failed: disk full" in found
 
 
+def test_status_of_a_node_that_was_removed_says_by_whose_word(appliance, url, node):
+    node.replica = raft_view(removed_by=("pg2", "pg3"))
+    assert "removed from the group, by the word of pg2, pg3" in appliance("raft", "status", "--api", url).out
+
+
 def test_status_in_other_formats(appliance, url):
     document = json.loads(appliance("raft", "status", "--api", url, "-o", "json").out)
     assert (document["fsyncs"]["count"], document["members"][2]["lag"]) == (120, 38)

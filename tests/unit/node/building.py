@@ -37,6 +37,7 @@ class Consensus:
         self.before_change = lambda: None
         self.barriers, self.proposed, self.asked, self.changes = [], [], [], []
         self.members = Members()
+        self.removed_by = ()
         self.during_barrier = lambda: None
         self.barrier_answer = None
 
@@ -55,6 +56,7 @@ class Consensus:
             votes=True,
             refusals={},
             certificate=None,
+            removed_by=self.removed_by,
             peers=[PeerStatus(n, n, True, None, None, None) for n in self.members.names - {"pg1"}],
             members=self.members,
             **figures,

@@ -213,6 +213,14 @@ def test_an_adopted_lease_lasts_until_the_guards_deadline(node):
     assert node.published[-1].rule == "at_rest"
 
 
+def test_a_node_that_was_removed_says_so_once_until_it_is_taken_back(node):
+    for by in ((), ("pg2", "pg3"), ("pg2", "pg3"), (), ("pg3",)):
+        node.consensus.removed_by = by
+        node.loop.step()
+        assert node.published[-1].raft.removed_by == by
+    assert node.said.named("raft.removed") == [{"by": ("pg2", "pg3")}, {"by": ("pg3",)}]
+
+
 def test_it_rests_while_an_answer_is_awaited(node):
     node.loop.step()
     node.clock.now_s += 1.0

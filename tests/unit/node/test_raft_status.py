@@ -1,5 +1,6 @@
 """What a node says of its replica, and to whom it hands the raft leadership."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,7 +9,7 @@ from appliance.api.published import OperatorRequest
 from appliance.node.messages import Operate
 from appliance.node.operator import Desk
 from appliance.node.raft_status import raft_view
-from raft import Applied, Member, Members, PeerStatus, Refused, ReplicaStatus, Unknown
+from raft import Applied, HeardRefusal, Member, Members, PeerStatus, Refused, ReplicaStatus, Unknown
 from raft.tls import CertificateStatus
 from tests.unit.cluster.building import state
 
@@ -93,6 +94,15 @@ def test_a_follower_knows_nothing_of_that():
     assert {(member.match_index, member.lag) for member in view.members} == {(None, None)}
     assert [member.name for member in view.members if member.leads] == ["pg2"]
     assert view.certificate is None
+
+
+def test_what_a_peer_said_when_it_refused_is_shown_with_its_age():
+    heard = replace(peer("pg2", None, connected=False), refused_us=HeardRefusal("no member", 7.5, no_member=True))
+    view = raft_view(status(heard, peer("pg3", None), removed_by=("pg2", "pg3")))
+    said = {member.name: (member.refused_us, member.refused_us_age_s) for member in view.members}
+    assert said["pg2"] == ("no member", 7.5)
+    assert {said[name] for name in ("pg1", "pg3", "pg4")} == {(None, None)}
+    assert view.removed_by == ("pg2", "pg3")
 
 
 def test_a_certificate_is_shown_with_its_end_or_its_problem():

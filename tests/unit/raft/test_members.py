@@ -57,6 +57,29 @@ def test_a_voter_whose_journal_is_another_is_another_voter():
     assert "n3" in voters("n1", "n2", "n3").objection(swapped)
 
 
+@pytest.mark.parametrize(
+    ("names", "refusing", "by"),
+    [
+        (("n1", "n2", "n3"), {"n1", "n2"}, ("n1", "n2")),
+        (("n1", "n2", "n3"), {"n1"}, ()),
+        (("n1", "n2", "n3"), {"n1", "n9", "n3"}, ()),
+        (("n1", "n3"), {"n1"}, ("n1",)),
+        (("n1", "n2", "n3", "n4"), {"n1", "n2"}, ("n1", "n2")),
+        (("n1", "n2", "n3", "n4", "n5"), {"n1", "n2"}, ()),
+        (("n1", "n2"), {"n1", "n2"}, ("n1", "n2")),
+        (("n1", "n2"), {"n1"}, ()),
+        (("n3",), set(), ()),
+        ((), {"n1"}, ()),
+    ],
+)
+def test_n3_was_removed_when_a_majority_of_the_other_voters_says_so(names, refusing, by):
+    assert voters(*names).excluding("n3", refusing) == by
+
+
+def test_the_word_of_one_without_a_vote_does_not_count_for_that():
+    assert with_role(voters("n1", "n2", "n3"), "n2", "learner").excluding("n3", {"n2"}) == ()
+
+
 def test_the_last_voter_stays():
     assert voters("n1").objection(Members()) == "no voter would be left"
 
