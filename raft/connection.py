@@ -8,16 +8,19 @@ backlog.
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 from raft import address, codec, tls
 from raft.certificates import CertificateError, Subject
+from raft.clock import boottime_s
 from raft.codec import FrameReader, Message
 from raft.refusals import RefusedError
 from raft.tls import Sealed
@@ -27,6 +30,9 @@ HANDSHAKE_LIMIT_BYTES = 64 * 1024
 PING_S = 1.0
 SILENCE_S = 3.0
 """A connection that says nothing for this long is given up by its reader."""
+EXPIRY_GRACE_S = 2.0
+"""Who opened a connection ends it when a certificate is over, and can open another at once; the other side does so this
+much later."""
 BACKLOG_LIMIT_BYTES = 2 * codec.FRAME_LIMIT_BYTES
 _READ_BYTES = 64 * 1024
 _WRITE_BYTES = 256 * 1024
@@ -34,6 +40,10 @@ _PARTING_S = 0.5
 _TLS_HANDSHAKE = b"\x16\x03"
 """Begins a TLS connection; a frame that begins like this would be far over the limit."""
 _PING = codec.encode({"type": "ping"})
+
+
+class ExpiredError(ConnectionAbortedError):
+    """A certificate that the connection began with is over. Another connection may be made with another one."""
 
 
 class Cipher(Protocol):
@@ -69,6 +79,9 @@ class Connection:
         self._opening_limit_s = opening_limit_s
         self._deadline_s = time.monotonic() + opening_limit_s
         self._sent_s = 0.0
+        self._expires_s = math.inf
+        """When the first of the certificates that it began with is over, on CLOCK_BOOTTIME: a wall clock that steps
+        ends no connection."""
         self._ended = False
         try:
             address.tune(connection, SILENCE_S)
@@ -78,13 +91,19 @@ class Connection:
 
     # -- opening: its own thread, until begin() --------------------------------------------------------
 
-    def secure(self, context: ssl.SSLContext, *, server: bool) -> Subject | None:
-        """Agree on TLS; answers the name in the other side's certificate, if it has shown one."""
+    def secure(
+        self, context: ssl.SSLContext, *, server: bool, own_expires_at: datetime | None = None
+    ) -> Subject | None:
+        """Agree on TLS; answers the name in the other side's certificate, if it has shown one.
+
+        `own_expires_at` is the end of the one shown here, which ends the connection as the other's does.
+        """
         sealed = Sealed(context, server=server)
         try:
             self._shake_hands(sealed)
             self._cipher = sealed
             self._take_in(b"")
+            self._note_expiry(own_expires_at, sealed.peer_expires_at())
             return sealed.peer()
         except ssl.SSLError as error:
             self._part(sealed.to_send())  # the alert that tells the other side
@@ -135,6 +154,12 @@ class Connection:
                 raise RefusedError("tls", f"sent more than {HANDSHAKE_LIMIT_BYTES} bytes of TLS handshake")
             sealed.receive(data)
         self._send_all(sealed.to_send())
+
+    def _note_expiry(self, own: datetime | None, other: datetime | None) -> None:
+        """An own one that is over already, by the clock here, is for the other side to judge by its clock."""
+        now = datetime.now(UTC)
+        own_s, other_s = (math.inf if end is None else (end - now).total_seconds() for end in (own, other))
+        self._expires_s = boottime_s() + min(other_s, own_s if own_s > 0 else math.inf)
 
     def _take_in(self, data: bytes) -> None:
         self._early += self._reader.feed(self._unseal(data))
@@ -240,7 +265,8 @@ class Connection:
     def run(self, take: Callable[[bytes], None], *, pings: bool) -> None:
         """Pass on what arrives until the connection ends (an OSError says how).
 
-        One side pings, and the other gives up when it has heard nothing for long.
+        One side pings, and the other gives up when it has heard nothing for long. Both look once a second whether a
+        certificate is over, however much arrives.
         """
         for body in self._early:
             take(body)
@@ -248,6 +274,7 @@ class Connection:
         epoll = self._epoll
         assert epoll is not None
         heard_s = time.monotonic()
+        look_s = heard_s + PING_S
         while True:
             for _, event in epoll.poll(PING_S, 1):
                 if event & select.EPOLLOUT:
@@ -260,6 +287,13 @@ class Connection:
                 self.send(_PING)
             if not pings and now_s - heard_s > SILENCE_S:
                 raise TimeoutError(f"nothing heard for {SILENCE_S:g} s")
+            if now_s >= look_s:
+                look_s = now_s + PING_S
+                self._check_expiry(0.0 if pings else EXPIRY_GRACE_S)
+
+    def _check_expiry(self, grace_s: float) -> None:
+        if boottime_s() >= self._expires_s + grace_s:
+            raise ExpiredError("a certificate that this connection began with has expired")
 
     def _drain(self) -> None:
         """One piece at a time: whoever wants to send gets the lock in between."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from raft import address, codec
 from raft.api import HeardRefusal, ReplicaError
 from raft.codec import CodecError, Message, OtherProtocol
-from raft.connection import Connection
+from raft.connection import Connection, ExpiredError
 from raft.introductions import Introducer, Kind, introduction_of
 from raft.members import Introduction
 from raft.refusals import Refusals, RefusedByPeerError, RefusedError
@@ -64,6 +64,7 @@ class Link:
         self._opening: Connection | None = None
         self._met = False
         self._refused = False
+        self._expired = False
         self._connection: Connection | None = None
         self._problem: str | None = f"peer {peer} at {self.place}: not connected yet"
         self._refusal: str | None = None
@@ -126,11 +127,12 @@ class Link:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            places, self._refused = self.places, False
+            places, self._refused, self._expired = self.places, False, False
             for place in places:
                 if self._visit(place) or self._closed.is_set() or places is not self.places:
                     break
-            self._closed.wait(random.uniform(*_RETRY_S))  # noqa: S311  spreads load, keeps no secret
+            if not self._expired:  # a renewed certificate costs no pause: all connections may end in the same second
+                self._closed.wait(random.uniform(*_RETRY_S))  # noqa: S311  spreads load, keeps no secret
 
     def _visit(self, place: str) -> bool:
         """Look for the peer at one place; True when it was there."""
@@ -144,6 +146,7 @@ class Link:
         except CodecError as error:
             self._note(place, RefusedError("junk", f"sent what has no place here: {error}"))
         except (OSError, ReplicaError) as error:
+            self._expired = isinstance(error, ExpiredError)
             if not self._refused:  # at another place of this round, which says more
                 self._problem, self._refusal = f"peer {self.peer} at {place}: {address.reason(error)}", None
         except Exception as error:  # noqa: BLE001  the thread must go on: without it the peer is lost for good
@@ -172,7 +175,8 @@ class Link:
 
     def _converse(self, connection: Connection) -> None:
         if self._contexts is not None:
-            shown = connection.secure(self._contexts.client(), server=False)
+            own = self._contexts.current()
+            shown = connection.secure(own.client, server=False, own_expires_at=own.expires_at)
             self._introducer.check_server(self.peer, shown)
         connection.say(self._introducer.hello(self.peer, self._kind))
         welcome = codec.decode(connection.hear(), _ANSWERS)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raft import address, codec, messages
+from raft.certificates import Subject
 from raft.codec import CodecError, Message, OtherProtocol
 from raft.connection import HANDSHAKE_LIMIT_S, Connection
 from raft.introductions import Introducer, introduction_of
@@ -258,7 +259,7 @@ class Port:
 
     def _converse(self, connection: Connection, who: _Who) -> None:
         try:
-            shown = None if self._contexts is None else connection.secure(self._contexts.server(), server=True)
+            shown = self._shake_hands(connection)
             hello = self._hear_hello(connection)
         except TimeoutError as error:
             raise RefusedError("silent", f"said nothing whole within {HANDSHAKE_LIMIT_S:g} s") from error
@@ -282,6 +283,12 @@ class Port:
                 self._listen_to(incoming)
         finally:
             self._unregister(incoming)
+
+    def _shake_hands(self, connection: Connection) -> Subject | None:
+        if self._contexts is None:
+            return None
+        own = self._contexts.current()
+        return connection.secure(own.server, server=True, own_expires_at=own.expires_at)
 
     def _let_in(self, connection: Connection, hello: Message) -> None:
         """Answer the one question of a node that asks to join."""

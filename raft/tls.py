@@ -119,6 +119,16 @@ class CertificateStatus:
     problem: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What connections are made with, as the files were when they were loaded."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+    expires_at: datetime
+    """Of the certificate that either of them shows."""
+
+
 class Contexts:
     """What new connections are made with. The files are looked at before each, so that a renewal needs no restart.
 
@@ -132,7 +142,7 @@ class Contexts:
         self._subject = subject
         self._mutex = threading.Lock()
         self._stamp = _stamp(tls)
-        self._server, self._client = self._load()
+        self._credentials = self._load()
         self._looked: tuple[_Stamp, float] = self._stamp, time.monotonic()
         self.certificate = tls.status()
         """How things stand, as seen at the last look. Replaced whole: to read it costs nothing."""
@@ -155,11 +165,17 @@ class Contexts:
             self._looked = stamp, now_s
             self.certificate = self._look()
 
-    def server(self) -> ssl.SSLContext:
-        return self._current()[0]
-
-    def client(self) -> ssl.SSLContext:
-        return self._current()[1]
+    def current(self) -> Credentials:
+        with self._mutex:
+            stamp = _stamp(self._tls)
+            if stamp != self._stamp:
+                self._wake.set()
+                try:
+                    self._credentials = self._load()
+                    self._stamp = stamp
+                except TlsError:
+                    pass  # and tried again at the next connection
+            return self._credentials
 
     def _run(self) -> None:
         while not self._closed:
@@ -178,22 +194,11 @@ class Contexts:
         end, problem = self.certificate.expires_at, self.certificate.problem
         return problem is None and end is not None and datetime.now(UTC) > end
 
-    def _current(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-        with self._mutex:
-            stamp = _stamp(self._tls)
-            if stamp != self._stamp:
-                self._wake.set()
-                try:
-                    self._server, self._client = self._load()
-                    self._stamp = stamp
-                except TlsError:
-                    pass  # and tried again at the next connection
-            return self._server, self._client
-
-    def _load(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    def _load(self) -> Credentials:
         if (misplaced := self._misplaced()) is not None:
             raise TlsError(misplaced)
-        return _context(self._tls, server=True), _context(self._tls, server=False)
+        end = self._tls.expires_at()
+        return Credentials(_context(self._tls, server=True), _context(self._tls, server=False), end)
 
     def _misplaced(self) -> str | None:
         found, own = self._tls.subject(), self._subject
@@ -232,8 +237,13 @@ class Sealed:
 
     def peer(self) -> Subject | None:
         """The name in the other side's certificate; None when it has shown none."""
-        shown = self._tls.getpeercert(binary_form=True)
-        return None if shown is None else certificates.subject_of(x509.load_der_x509_certificate(shown))
+        shown = self._shown()
+        return None if shown is None else certificates.subject_of(shown)
+
+    def peer_expires_at(self) -> datetime | None:
+        """When the other side's certificate is over; None when it has shown none."""
+        shown = self._shown()
+        return None if shown is None else certificates.expires_at(shown)
 
     def seal(self, data: bytes) -> bytes:
         self._tls.write(data)
@@ -251,6 +261,10 @@ class Sealed:
         except ssl.SSLWantReadError:
             pass
         return b"".join(parts)
+
+    def _shown(self) -> Certificate | None:
+        shown = self._tls.getpeercert(binary_form=True)
+        return None if shown is None else x509.load_der_x509_certificate(shown)
 
 
 def explain(error: ssl.SSLError) -> str:

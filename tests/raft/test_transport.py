@@ -1,14 +1,16 @@
 """Transports among themselves: what arrives, who is introduced to whom, and members that change."""
 
+import contextlib
 import socket
 import threading
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from raft.codec import encode
-from raft.connection import BACKLOG_LIMIT_BYTES
+from raft.connection import BACKLOG_LIMIT_BYTES, EXPIRY_GRACE_S
 from raft.members import Introduction
 from raft.port import GUEST_LIMIT, INBOX_LIMIT_MESSAGES
 from raft.tls import Sealed
@@ -640,6 +642,119 @@ def test_an_expired_certificate_is_named_at_both_ends_and_its_renewal_mends_it(m
     assert n1.count("certificate") > 0
     certificates.member("n2", valid_for=timedelta(hours=1))
     wait(lambda: n1.connected("n2") and n2.connected("n1"))
+
+
+def short_lived(certificates, name, life_s=4):
+    """As if they were all issued like this one, for whoever starts next; and when it is over."""
+    tls = certificates.member(name, valid_for=timedelta(seconds=life_s))
+    return SimpleNamespace(member=certificates.tls), tls.expires_at()
+
+
+def end_of(party, peer):
+    return party.transport._peers[peer].raft._connection
+
+
+@pytest.mark.parametrize("certificates", ["tls"], indirect=True)
+def test_connections_end_with_the_certificate_that_one_side_has_shown(certificates, places, wait):
+    members = {name: places[name] for name in ("n1", "n2")}
+    files, end = short_lived(certificates, "n2")
+    n1, n2 = Party("n1", members, certificates).start(), Party("n2", members, files).start()
+    try:
+        wait(lambda: n1.connected("n2") and n2.connected("n1"))
+        wait(lambda: not n1.connected("n2") and not n2.connected("n1"))
+        assert now() >= end
+        refused = f"peer n2 at {places['n2']} shows a certificate that is not accepted: it has expired"
+        wait(lambda: n1.problem("n2") == refused)
+        wait(lambda: n2.problem("n1") == f"peer n1 at {places['n1']} says that our certificate has expired")
+        assert now() < end + timedelta(seconds=5)
+        assert not n1.send("n2")
+        certificates.member("n2")
+        wait(lambda: n1.connected("n2") and n2.connected("n1"))
+    finally:
+        n1.close()
+        n2.close()
+
+
+@pytest.mark.parametrize("certificates", ["tls"], indirect=True)
+def test_one_that_was_renewed_in_time_costs_no_pause_and_no_word(certificates, places, wait, monkeypatch):
+    """All of a cluster may end in the same second: no peer is lost for as long as a retry waits."""
+    monkeypatch.setattr("raft.link._RETRY_S", (60.0, 60.0))
+    members = {name: places[name] for name in ("n1", "n2")}
+    (files, end), _ = short_lived(certificates, "n2"), short_lived(certificates, "n1")
+    n1, n2 = (Party(name, members, files) for name in members)
+    for party in (n1, n2):
+        party.transport.listen()
+    for party in (n1, n2):
+        party.transport.start()
+    try:
+        wait(lambda: n1.connected("n2") and n2.connected("n1"))
+        before = end_of(n1, "n2"), end_of(n2, "n1")
+        for name in members:
+            certificates.member(name)
+        wait(lambda: {end_of(n1, "n2"), end_of(n2, "n1")}.isdisjoint((*before, None)))
+        assert end <= now() < end + timedelta(seconds=4)
+        assert n1.refusals == n2.refusals == []
+        time.sleep(3)  # as long as the other side would have waited with ending the old ones
+        assert n1.send("n2", 7)
+        assert n2.send("n1", 8)
+        wait(lambda: n2.terms("n1") == [7] and n1.terms("n2") == [8])
+        assert [told[0] for told in n1.told].count("disconnected") == 1
+    finally:
+        n1.close()
+        n2.close()
+
+
+@pytest.mark.parametrize("certificates", ["tls"], indirect=True)
+@pytest.mark.parametrize("short", ["n1", "n2"])
+def test_a_member_that_keeps_a_connection_beyond_its_certificate_is_hung_up_on(certificates, places, wait, short):
+    """Also when it is our own that is over: who has shown it then shows what there is now, or is refused."""
+    files, end = short_lived(certificates, short, life_s=3)
+    other = "n2" if short == "n1" else "n1"
+    certificates.member(other)
+    n1 = Party("n1", places, files).start()
+    try:
+        with Stranger(places["n1"], certificates.tls("n2")) as member:
+            assert member.hello("n2", "n1")["type"] == "welcome"
+            while not member.is_shut_within(0.5):
+                assert now() < end + timedelta(seconds=EXPIRY_GRACE_S + 3)
+                with contextlib.suppress(OSError):
+                    member.say({"type": "ping"})
+            assert now() >= end + timedelta(seconds=EXPIRY_GRACE_S)
+    finally:
+        n1.close()
+
+
+@pytest.mark.parametrize("certificates", ["tls"], indirect=True)
+def test_a_member_whose_certificate_is_over_is_not_spoken_to_although_it_listens(certificates, places, wait):
+    files, end = short_lived(certificates, "n2")
+    kept = stalled_member(places, files)
+    n1 = Party("n1", places, certificates).start()
+    try:
+        wait(lambda: n1.connected("n2"))
+        wait(lambda: not n1.connected("n2"))
+        assert end <= now() < end + timedelta(seconds=3)
+    finally:
+        n1.close()
+        for each in kept:
+            each.close()
+
+
+@pytest.mark.parametrize("certificates", ["tls"], indirect=True)
+def test_an_own_certificate_that_only_our_clock_calls_over_is_for_the_other_side_to_judge(certificates, places, wait):
+    """Otherwise a clock that is wrong here would end each connection as soon as it is made, over and over."""
+    files, end = short_lived(certificates, "n1", life_s=2)
+    listener = stalled_member(places, certificates)
+    wait(lambda: now() > end)
+    n1 = Party("n1", places, files).start()  # and who listens there asks nobody for a certificate
+    try:
+        wait(lambda: n1.connected("n2"))
+        connection = end_of(n1, "n2")
+        time.sleep(2.5)
+        assert end_of(n1, "n2") is connection
+    finally:
+        n1.close()
+        for each in listener:
+            each.close()
 
 
 @pytest.mark.parametrize("certificates", ["tls"], indirect=True)

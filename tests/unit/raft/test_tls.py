@@ -42,7 +42,7 @@ def shake(server, client):
 
 
 def pair(server, client):
-    pair = Sealed(server.server(), server=True), Sealed(client.client())
+    pair = Sealed(server.current().server, server=True), Sealed(client.current().client)
     shake(*pair)
     return pair
 
@@ -52,6 +52,14 @@ def test_both_sides_learn_the_name_of_the_other(certs):
     assert server.peer() == Subject("c", "n2")
     assert client.peer() == Subject("c", "n1")
     assert server.open(client.seal(b"one") + client.seal(b"two")) == b"onetwo"
+
+
+def test_both_sides_learn_when_the_others_certificate_is_over(certs):
+    n1, n2 = certs.member("n1", valid_for=9 * DAY), certs.member("n2", valid_for=5 * DAY)
+    server, client = pair(contexts(n1, "n1"), contexts(n2, "n2"))
+    assert server.peer_expires_at() == n2.expires_at()
+    assert client.peer_expires_at() == n1.expires_at()
+    assert contexts(n1, "n1").current().expires_at == n1.expires_at()
 
 
 def test_the_version_is_1_3_and_nothing_is_resumed(certs):
@@ -92,7 +100,7 @@ def test_an_older_version_of_tls_is_refused(certs):
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     old.load_cert_chain(tls.cert, tls.key)
     old.load_verify_locations(tls.ca)
-    server, client = Sealed(contexts(certs.member("n1"), "n1").server(), server=True), Sealed(old)
+    server, client = Sealed(contexts(certs.member("n1"), "n1").current().server, server=True), Sealed(old)
     with pytest.raises(ssl.SSLError) as error:
         shake(server, client)
     assert explain(error.value) == "does not speak TLS 1.3; is TLS off there?"
@@ -102,9 +110,10 @@ def test_a_client_without_a_certificate_is_nobody(certs):
     anonymous = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anonymous.check_hostname = False
     anonymous.load_verify_locations(certs.tls("n1").ca)
-    server, client = Sealed(contexts(certs.member("n1"), "n1").server(), server=True), Sealed(anonymous)
+    server, client = Sealed(contexts(certs.member("n1"), "n1").current().server, server=True), Sealed(anonymous)
     shake(server, client)
     assert server.peer() is None
+    assert server.peer_expires_at() is None
 
 
 @pytest.mark.parametrize(
@@ -167,9 +176,9 @@ def test_a_member_cannot_issue_certificates_of_others(certs):
 
 
 def test_who_is_refused_is_told_why(certs, tmp_path):
-    server = Sealed(contexts(certs.member("n1"), "n1").server(), server=True)
+    server = Sealed(contexts(certs.member("n1"), "n1").current().server, server=True)
     foreign = certs.member("n2", authority=Certificates(tmp_path / "others").authority)
-    client = Sealed(contexts(foreign, "n2").client())
+    client = Sealed(contexts(foreign, "n2").current().client)
     with pytest.raises(ssl.SSLCertVerificationError):
         shake(server, client)
     with pytest.raises(ssl.SSLError) as error:
@@ -178,7 +187,7 @@ def test_who_is_refused_is_told_why(certs, tmp_path):
 
 
 def test_what_speaks_no_tls_is_named_as_that(certs):
-    server = Sealed(contexts(certs.member("n1"), "n1").server(), server=True)
+    server = Sealed(contexts(certs.member("n1"), "n1").current().server, server=True)
     server.receive(b"\0\0\0\x20\x85\xa4type\xa5hello")
     with pytest.raises(ssl.SSLError) as error:
         server.established()
@@ -195,10 +204,17 @@ def test_a_renewed_certificate_is_used_for_the_next_connection(certs):
     assert pair(server, client)[1]._tls.getpeercert()["serialNumber"] != before
 
 
+def test_what_the_next_connection_shows_is_known_with_its_end(certs):
+    own = contexts(certs.member("n1", valid_for=9 * DAY), "n1")
+    before = own.current()
+    certs.member("n1", valid_for=90 * DAY)
+    assert own.current().expires_at == before.expires_at + 81 * DAY
+
+
 def test_files_that_did_not_change_are_not_read_again(certs):
     own = contexts(certs.member("n1"), "n1")
-    assert own.server() is own.server()
-    assert own.client() is own.client()
+    assert own.current().server is own.current().server
+    assert own.current().client is own.current().client
 
 
 def test_half_a_renewal_changes_nothing_until_it_is_whole(certs):
@@ -208,14 +224,14 @@ def test_half_a_renewal_changes_nothing_until_it_is_whole(certs):
     certs.member("n1")
     new_key = tls.key.read_bytes()
     write(tls.key, old_key)
-    before = own.server()
+    before = own.current().server
     pair(own, client)
-    assert own.server() is before
+    assert own.current().server is before
     assert tls.problem() == (
         f"the key in {tls.key} does not belong to the certificate in {tls.cert}: put both of one issue there"
     )
     write(tls.key, new_key)
-    assert own.server() is not before
+    assert own.current().server is not before
     assert tls.problem() is None
     pair(own, client)
 
@@ -243,9 +259,9 @@ def test_a_certificate_of_somebody_else_is_refused_at_once(certs):
 
 def test_a_certificate_of_somebody_else_is_not_taken_up_later(certs):
     own = contexts(certs.member("n1"), "n1")
-    before = own.server()
+    before = own.current().server
     certs.member("n2", file="n1")
-    assert own.server() is before
+    assert own.current().server is before
 
 
 # -- what is known of the own certificate -----------------------------------------------------------------
@@ -306,7 +322,7 @@ def test_a_connection_that_finds_other_files_calls_for_a_look_at_once(certs):
         time.sleep(0.3)  # the thread has looked once, and waits for long
         tls.key.unlink()
         assert own.certificate.problem is None
-        own.server()
+        own.current()
         deadline_s = time.monotonic() + 5
         while own.certificate.problem is None:
             assert time.monotonic() < deadline_s
