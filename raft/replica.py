@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import secrets
-import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from raft import address
+from raft import address, standing
 from raft.api import (
     COMMAND_LIMIT_BYTES,
     Event,
@@ -23,13 +20,11 @@ from raft.api import (
     MembersChanged,
     Outcome,
     PeerRefused,
-    PeerStatus,
     Refused,
     ReplicaConfig,
     ReplicaError,
     ReplicaFailed,
     ReplicaStatus,
-    Role,
     Settings,
     Unknown,
     View,
@@ -37,11 +32,10 @@ from raft.api import (
 from raft.applier import ID_LIMIT
 from raft.certificates import Subject
 from raft.clock import boottime_s
-from raft.compat import CANDIDATE, LEADER
-from raft.core import Facts
 from raft.disk import OsDisk
 from raft.engine import Engine, Key
 from raft.journal import Journal
+from raft.mailbox import Mailbox
 from raft.members import Introduction, Member, Members
 from raft.messages import Message
 from raft.requests import Handlers, Requests
@@ -52,46 +46,6 @@ from raft.waiting import Waiting
 S = TypeVar("S")
 
 _LONGEST_STEP_S = 1.0
-_MAILBOX_LIMIT = 4096
-
-
-Action: TypeAlias = Callable[[], object]
-"""For the owner thread. One that answers False has done nothing that a step must follow at once."""
-
-
-class Mailbox:
-    """Actions for the owner thread, and a descriptor that wakes it."""
-
-    def __init__(self) -> None:
-        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._ready = select.poll()
-        self._ready.register(self.descriptor, select.POLLIN)
-        self._actions: deque[Action] = deque()
-        self._mutex = threading.Lock()
-        self._closed = False
-
-    def post(self, action: Action, *, droppable: bool = False) -> bool:
-        """Queue an action; False when it was not taken."""
-        with self._mutex:
-            if self._closed or (droppable and len(self._actions) >= _MAILBOX_LIMIT):
-                return False
-            self._actions.append(action)
-            os.eventfd_write(self.descriptor, 1)
-        return True
-
-    def wait(self, limit_s: float) -> bool:
-        """Wait until something has been posted, and do all that has been: True when a step must follow at once."""
-        if self._ready.poll(limit_s * 1000):
-            os.eventfd_read(self.descriptor)
-        stirred = False
-        for _ in range(len(self._actions)):
-            stirred |= self._actions.popleft()() is not False
-        return stirred
-
-    def close(self) -> None:
-        with self._mutex:
-            self._closed = True
-            os.close(self.descriptor)
 
 
 class Replica(Generic[S]):
@@ -233,44 +187,9 @@ class Replica(Generic[S]):
         return self._requests.ask(peer, payload, timeout_s)
 
     def status(self) -> ReplicaStatus:
-        facts, journal = self._engine.facts, self._journal
-        peers = self._transport.status(facts.match_index)
-        return ReplicaStatus(
-            name=self._config.name,
-            cluster=self._config.cluster,
-            cluster_id=journal.cluster_id,
-            incarnation=journal.incarnation,
-            role=_role(facts, self._failure),
-            term=facts.term,
-            leader=facts.leader,
-            commit_index=facts.commit_index,
-            applied_index=facts.applied_index,
-            first_index=journal.first_index,
-            last_index=facts.last_index,
-            log_bytes=journal.size_bytes,
-            replica_id=journal.identity.replica_id,
-            members=facts.members,
-            votes=facts.votes,
-            fsync_count=journal.sync_times.count,
-            fsync_last_s=journal.sync_times.last_s,
-            fsync_longest_s=journal.sync_times.longest_s,
-            fsync_total_s=journal.sync_times.total_s,
-            tick_late_s=self._ticks.late_s,
-            tick_late_longest_s=self._ticks.late_longest_s,
-            ticks_late=self._ticks.late_count,
-            failure=self._failure,
-            peers=peers,
-            refusals=self._transport.refusals(),
-            certificate=self._transport.certificate(),
-            removed_by=self._removed_by(facts, peers),
+        return standing.status(
+            self._config, self._engine.facts, self._journal, self._ticks, self._transport, self._failure
         )
-
-    def _removed_by(self, facts: Facts, peers: tuple[PeerStatus, ...]) -> tuple[str, ...]:
-        """Who hears a leader is a member, whatever somebody has said before."""
-        if facts.contact_s is not None and boottime_s() - facts.contact_s < self._config.election_max_s:
-            return ()
-        refusing = [peer.name for peer in peers if peer.refused_us is not None and peer.refused_us.no_member]
-        return facts.members.excluding(self._config.name, refusing)
 
     def _make_engine(self) -> Engine[S]:
         config = self._config
@@ -424,14 +343,6 @@ def _done(outcome: Outcome) -> Future[Outcome]:
     future: Future[Outcome] = Future()
     future.set_result(outcome)
     return future
-
-
-def _role(facts: Facts, failure: str | None) -> Role:
-    if failure is not None:
-        return "failed"
-    if facts.state == LEADER:
-        return "leader"
-    return "candidate" if facts.state == CANDIDATE else "follower"
 
 
 def _check(config: ReplicaConfig) -> None:
