@@ -135,7 +135,8 @@ class Journal(Log):
         """Let the group go on from this log alone, with these members, in a higher incarnation.
 
         They stand in an entry at the end, of a term of its own, and are in force; all that is in the log stays. For a
-        replica that does not run: whoever asks for this knows that no majority will come back.
+        replica that does not run: whoever asks for this knows that no majority will come back. What is added before
+        the next `sync()` is there exactly when this is.
         """
         self._note([Kind.RECOVERED, incarnation, members.pack()])
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from raft.api import Machine, NewerVersionNeeded, ReplicaError
-from raft.applier import Applier
+from raft.applier import Applier, Submission
 from raft.disk import Disk, OsDisk, read_undisturbed
 from raft.entries import COMMAND, members_in
 from raft.journal import FILE_NAME, Journal, explained, read_file, write_file
@@ -89,23 +89,28 @@ def going_on(copy: Copy, address: str) -> Members:
     return Members.of([*others, Member(copy.name, copy.replica_id, address, "voter")])
 
 
-def begin_anew(directory: Path, copy: Copy, address: str, now_s: float) -> Path:
+def begin_anew(
+    directory: Path, copy: Copy, address: str, now_s: float, command: Callable[[int], bytes] | None = None
+) -> Path:
     """Let the group of this copy go on from it alone, in a new incarnation. Answers where the old journal is kept.
 
-    `now_s` is the wall clock, in seconds since 1970.
+    `now_s` is the wall clock, in seconds since 1970. `command` makes, of the new incarnation's number, what the state
+    machine is told of it: it stands in the log before anything else of that incarnation does.
 
     DirectoryInUse or ReplicaError when that cannot be; the journal is then as it was.
     """
     disk = OsDisk(directory)
     try:
-        return directory / begin_anew_on(disk, copy, address, now_s)
+        return directory / begin_anew_on(disk, copy, address, now_s, command)
     except OSError as error:
         raise ReplicaError(f"cannot write in {directory}: {error}") from error
     finally:
         disk.close()
 
 
-def begin_anew_on(disk: Disk, copy: Copy, address: str, now_s: float) -> str:
+def begin_anew_on(
+    disk: Disk, copy: Copy, address: str, now_s: float, command: Callable[[int], bytes] | None = None
+) -> str:
     """The same on a disk that is held. Answers the name of the file that the old journal is kept in.
 
     All entries stay, and are committed once the replica runs. A crash leaves the journal as before or as after, and
@@ -124,6 +129,9 @@ def begin_anew_on(disk: Disk, copy: Copy, address: str, now_s: float) -> str:
         if copy_of(journal.identity, journal) != copy:
             raise ReplicaError(f"journal {journal.path} has changed since it was read: look at it again")
         journal.begin_anew(incarnation, going_on(copy, address))
+        if command is not None:
+            told = Submission(f"incarnation {incarnation}", journal.last_index, command(incarnation))
+            journal.add(COMMAND + told.pack(), journal.last_index + 1, journal.term)
         journal.sync()
     finally:
         journal.close()

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from appliance.cli.output import Format, Table, emit, say
 from appliance.cli.target import SYSTEM_CONFIG
 from appliance.cluster.codec import from_json, to_json
 from appliance.cluster.lsn import format_lsn
+from appliance.cluster.state import NodeRole
 from appliance.ha.checks import Check
 from appliance.node.config import NodeConfig
 from appliance.node.config_values import split_address
@@ -24,10 +25,13 @@ from appliance.node.recovery import (
     NodeRunsError,
     RecoveryError,
     SurvivorCopy,
+    data_of,
     go_on_alone,
+    kept_data,
     look,
     recovery_checks,
 )
+from appliance.postgres.incarnation import NONE
 
 ANSWER_LIMIT_S = 1.0
 
@@ -41,8 +45,11 @@ class Manner:
 
 def show(directory: str, output: Format) -> int:
     """Print what this host's copy of the log holds, changing nothing."""
-    place = Path(directory) if directory else _own_config().raft.dir
-    copy = _look(place)
+    if directory:
+        copy = _look(Path(directory), None)
+    else:
+        config = _own_config()
+        copy = _look(config.raft.dir, config)
     emit(to_json(copy), _table([copy]), output, text=[*_table([copy]).lines(), *_member_lines(copy)])
     return Code.DONE
 
@@ -53,7 +60,7 @@ def recover(others: Sequence[str], dead: Sequence[str], manner: Manner) -> int:
         expect_terminal("recovery")
     config = _own_config()
     copies = [_given(Path(path)) for path in others]
-    own = _look(config.raft.dir)
+    own = _look(config.raft.dir, config)
     if (own.log.cluster, own.name) != (config.cluster, config.name):
         message = f"{config.raft.dir} holds the journal of {own.name} of cluster {own.log.cluster}"
         raise CommandError(Code.REFUSED, f"{message}, this is {config.name} of {config.cluster}: give its own file")
@@ -70,42 +77,48 @@ def recover(others: Sequence[str], dead: Sequence[str], manner: Manner) -> int:
     if not manner.yes:
         say(sys.stderr, *plan)
         confirm("recovery", _question(own, gone))
-    return _carry_out(config, own, document, manner.output)
+    return _carry_out(config, own, kept_data(own, copies), document, manner.output)
 
 
-def _carry_out(config: NodeConfig, own: SurvivorCopy, document: Document, output: Format) -> int:
+def _carry_out(
+    config: NodeConfig, own: SurvivorCopy, data: Mapping[str, str], document: Document, output: Format
+) -> int:
     try:
-        kept = go_on_alone(config.raft.dir, own, config.raft_address)
+        kept = go_on_alone(config.raft.dir, own, data, config.raft_address)
     except NodeRunsError as error:
         raise CommandError(Code.REFUSED, f"recovery refused: {error}") from None
     except RecoveryError as error:
         raise CommandError(Code.FAILED, str(error)) from None
-    after = _look(config.raft.dir)
+    after = _look(config.raft.dir, config)
     rest = sorted(member.name for member in after.log.members.all if member.name != own.name)
-    done = {**document, "incarnation": after.log.incarnation, "kept": str(kept), "others": rest}
+    done = {**document, "incarnation": after.log.incarnation, "kept": str(kept), "others": rest, "data": dict(data)}
     emit(done, _table([after]), output, text=_what_next(config, after, kept, rest))
     return Code.DONE
 
 
 def _what_next(config: NodeConfig, after: SurvivorCopy, kept: Path, rest: Sequence[str]) -> list[str]:
-    lines = [
+    whole = [name for name in rest if name in after.recovery.kept]
+    lost = [name for name in rest if name not in whole]
+    raft, data = config.raft.dir, config.postgresql.data_dir
+    steps = ["start the node here: systemctl start appliance; then `appliance status`"]
+    if whole:
+        steps.append(
+            f"on {', '.join(whole)}, before their nodes start: remove {raft} and nothing else (there as\n"
+            "     their node.yml says). Their data are kept; they vote again once they have caught up"
+        )
+    if lost:
+        steps.append(
+            f"on {', '.join(lost)}, whether repaired or new hosts, before their nodes start: remove {raft}\n"
+            f"     and {data} (there as their node.yml says). They join empty, clone, and vote again\n"
+            "     once they have caught up. Data of before is refused, and `appliance status` says so"
+        )
+    if rest:
+        steps.append("a host that still has its old journal is refused; never let a majority of the old ones run")
+    return [
         f"✓ {after.name} goes on alone, as incarnation {after.log.incarnation}; the journal as it was is {kept}",
         "next:",
-        "  1. start the node here: systemctl start appliance; then `appliance status`",
+        *(f"  {number}. {step}" for number, step in enumerate(steps, 1)),
     ]
-    if rest:
-        places = ", ".join(str(path) for path in _to_remove(config))
-        lines += [
-            f"  2. on {', '.join(rest)}, whether repaired or new hosts, before their nodes start: remove {places}",
-            "     (there as their node.yml says). They join empty, clone, and vote again once they have caught up",
-            "  3. a host that still has its old journal is refused; never let a majority of the old ones run",
-        ]
-    return lines
-
-
-def _to_remove(config: NodeConfig) -> Sequence[Path]:
-    """Of a host that comes back. Its log may know appointments that this one lacks: then its notes and data do too."""
-    return config.raft.dir, config.state_dir / "notes.json", config.postgresql.data_dir
 
 
 def _question(own: SurvivorCopy, dead: frozenset[str]) -> str:
@@ -131,9 +144,11 @@ def _own_config() -> NodeConfig:
     return load(path)
 
 
-def _look(directory: Path) -> SurvivorCopy:
+def _look(directory: Path, config: NodeConfig | None) -> SurvivorCopy:
+    """Without a node's file, what data lies beside the copy is not known."""
+    witness = config is None or config.role is NodeRole.WITNESS
     try:
-        return look(directory)
+        return look(directory, NONE if witness or config is None else data_of(config.postgresql.data_dir))
     except NodeRunsError as error:
         hint = "a node that runs is looked at with `appliance raft status`"
         raise CommandError(Code.REFUSED, f"{error}; {hint} (node.runs)") from None
@@ -149,7 +164,8 @@ def _given(path: Path) -> SurvivorCopy:
         wanted = "give what `appliance raft show -o json` wrote on another host"
         raise CommandError(Code.USAGE, f"--with: {path}: {error}; {wanted}") from None
     if copy.format != FORMAT:
-        raise CommandError(Code.USAGE, f"--with: {path}: format {copy.format}; use the same version on all hosts")
+        problem = f"format {copy.format}, this version writes {FORMAT}"
+        raise CommandError(Code.USAGE, f"--with: {path}: {problem}; use the same version on all hosts")
     return copy
 
 
@@ -180,5 +196,8 @@ def _row(copy: SurvivorCopy) -> list[str]:
 
 def _member_lines(copy: SurvivorCopy) -> list[str]:
     members = [f"{member.name} ({member.role}, {member.address})" for member in copy.log.members.all]
-    lines = [f"cluster {copy.log.cluster}, id {copy.log.cluster_id or 'none yet'}, replica {copy.log.replica_id}"]
-    return [*lines, f"members: {', '.join(members) or 'none yet'}"]
+    return [
+        f"cluster {copy.log.cluster}, id {copy.log.cluster_id or 'none yet'}, replica {copy.log.replica_id}",
+        f"members: {', '.join(members) or 'none yet'}",
+        f"data directory: {copy.data.id or 'none that is complete'}, recovery {copy.data.recovery}",
+    ]

@@ -24,6 +24,7 @@ from appliance.cluster.commands import (
     RaiseFormat,
     Rebuild,
     Rebuilt,
+    Recovered,
     Release,
     RemoveMember,
     RevokeToken,
@@ -43,6 +44,7 @@ from appliance.cluster.state import (
     LeaseStatus,
     NodeRole,
     Position,
+    Recovery,
     Timeline,
 )
 
@@ -87,6 +89,8 @@ def _step(state: ClusterState, command: Command) -> ClusterState | str:  # noqa:
             return _rebuild(state, command)
         case Rebuilt():
             return _rebuilt(state, command)
+        case Recovered():
+            return _recovered(state, command)
         case SetConfig():
             return _set_config(state, command)
         case StartOperation():
@@ -179,6 +183,8 @@ def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterS
         return f"bootstrap.not_yours: {command.node} is not initialising the cluster"
     if not command.system_identifier or not command.incarnation or command.position.timeline != 1:
         return "bootstrap.incomplete: a new cluster has a system identifier, an incarnation, and starts on timeline 1"
+    if not state.counts(command.incarnation, command.recovery):
+        return _of_another_history(state, command.node, command.recovery)
     policy = read_policy(state.config.document)
     member = replace(state.members[command.node], incarnation=command.incarnation, rebuilding=False)
     return replace(
@@ -286,8 +292,32 @@ def _rebuilt(state: ClusterState, command: Rebuilt) -> ClusterState | str:
         return f"member.unknown: {command.node}"
     if not member.rebuilding:
         return f"rebuild.not_begun: {command.node} has not said that it rebuilds"
+    if not state.counts(command.incarnation, command.recovery):
+        return _of_another_history(state, command.node, command.recovery)
     member = replace(member, rebuilding=False, incarnation=command.incarnation)
     return replace(state, members={**state.members, member.name: member})
+
+
+def _of_another_history(state: ClusterState, node: str, recovery: int) -> str:
+    return f"data.another_history: {node} has data of recovery {recovery}, the cluster is of {state.recovery.number}"
+
+
+def _recovered(state: ClusterState, command: Recovered) -> ClusterState | str:
+    """R13a: whose data was not kept has none. Its vote counts no more from here on, and neither does it as a holder.
+
+    The lease stays as it is: who holds it has to give it back, or it runs out (R3), as if nothing had happened.
+    """
+    if command.number <= state.recovery.number:
+        return f"recovery.old: recovery {state.recovery.number} is the last one"
+    kept = {name: incarnation for name, incarnation in command.kept.items() if incarnation}
+    members = {
+        member.name: member if kept.get(member.name) == member.incarnation else replace(member, incarnation="")
+        for member in state.members.values()
+    }
+    held = state.appointment
+    if held is not None:
+        held = replace(held, holders=frozenset(n for n in held.holders if n in members and members[n].incarnation))
+    return replace(state, recovery=Recovery(command.number, kept), members=members, appointment=held)
 
 
 def _set_config(state: ClusterState, command: SetConfig) -> ClusterState | str:

@@ -52,6 +52,8 @@ class FinishBootstrap:
     incarnation: str
     position: Position
     at: str
+    recovery: int = 0
+    """after which the directory was written (R13a)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,21 @@ class Rebuilt:
 
     node: str
     incarnation: str
+    recovery: int = 0
+    """after which the directory was written (R13a)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A majority was lost for good, and the cluster goes on from one that is left (R13a).
+
+    Written by `raft recover` together with the new incarnation of the log: whatever follows it in a log, and every
+    replica of that incarnation, knows it.
+    """
+
+    number: int
+    kept: Mapping[str, str]
+    """member to the id of its data directory"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +218,7 @@ Command = (
     | NotePosition
     | Rebuild
     | Rebuilt
+    | Recovered
     | SetConfig
     | StartOperation
     | AdvanceOperation

@@ -136,6 +136,16 @@ class Timeline:
     """end of `parent` on this timeline's history; None until the promotion was reported"""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The last time the cluster went on from a minority (R13a); number 0: it never had to."""
+
+    number: int = 0
+    """the incarnation of the replicated log that began with it: seconds since 1970"""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """member to the id of its data directory: whose data the cluster went on with"""
+
+
 class OperationKind(StrEnum):
     SWITCHOVER = "switchover"
     FAILOVER = "failover"
@@ -257,6 +267,7 @@ class ClusterState:
     """names of members that were removed: whoever comes with one is refused until that member is added again"""
     format: int = 1
     """that all may use now: raised when every member knows a higher one, and never lowered"""
+    recovery: Recovery = field(default_factory=Recovery)
 
     @property
     def primary(self) -> str | None:
@@ -277,6 +288,13 @@ class ClusterState:
     def synchronous(self) -> bool:
         """Whether any listed version makes commits wait for a standby (then R7 needs more than R10)."""
         return any(v.k > 0 for v in self.sync)
+
+    def counts(self, incarnation: str, recovery: int) -> bool:
+        """R13a: whether a data directory with this id, written after this recovery, is of the present history.
+
+        Exactly this recovery: one of another number, also of a higher one, was made by others from the same past.
+        """
+        return recovery == self.recovery.number or (incarnation != "" and incarnation in self.recovery.kept.values())
 
     def running_operation(self) -> Operation | None:
         """The switchover or failover under way; there is at most one."""

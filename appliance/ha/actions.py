@@ -79,6 +79,22 @@ class NoteNeedsClone:
 
 
 @dataclass(frozen=True, slots=True)
+class BeginNotes:
+    """Have notes that are of the present history (R13a)."""
+
+    recovery: int
+    keep: bool
+    """what they say holds on; else it is set aside, under another name, with the guard's record of fences"""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkDirectory:
+    """Write into the data directory that it is of this recovery (R13a)."""
+
+    recovery: int
+
+
+@dataclass(frozen=True, slots=True)
 class Propose:
     command: Command
 
@@ -141,6 +157,8 @@ Action = (
     | Pledge
     | NoteFenced
     | NoteNeedsClone
+    | BeginNotes
+    | MarkDirectory
     | Propose
     | Initialise
     | Clone

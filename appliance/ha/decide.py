@@ -10,7 +10,7 @@ from dataclasses import replace
 from appliance.cluster.commands import Announce, Promoted, Rebuilt
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole, Position, Vote
-from appliance.ha import fences, standby, start
+from appliance.ha import fences, recovered, standby, start
 from appliance.ha.actions import (
     ApplySettings,
     Checkpoint,
@@ -26,11 +26,13 @@ from appliance.ha.actions import (
     StopPostgres,
 )
 from appliance.ha.facts import (
+    awaits_recovery,
     holds_lease,
     may_resume,
     me,
     needs_rebuild,
     same_cluster,
+    strange,
     wait_after_failed_checkpoint,
 )
 from appliance.ha.seen import DirectoryKind, Observation
@@ -128,7 +130,7 @@ def settle_incarnation(state: ClusterState, seen: Observation, policy: Policy) -
     member, directory = me(state, seen), seen.directory
     if not member.rebuilding or directory.kind is not DirectoryKind.CLUSTER or not directory.incarnation:
         return None
-    command = Rebuilt(member.name, directory.incarnation)
+    command = Rebuilt(member.name, directory.incarnation, directory.recovery)
     return Decision(f"{member.name} has a complete data directory again", (Propose(command),))
 
 
@@ -184,18 +186,22 @@ def discard_replaced(state: ClusterState, seen: Observation, policy: Policy) -> 
 
 RULES: tuple[Rule, ...] = (
     fences.end_stray,
+    recovered.stop_strange,
     fences.fence_newer_epoch,
     fences.fence_without_lease,
+    recovered.begin_notes,
     fences.give_back_after_fence,
     fences.hand_over,
     finish_job,
     retire,
+    recovered.mark_kept,
     announce,
     start.initialise,
     pledge,
     promote,
     record_promotion,
     fences.give_up,
+    recovered.refuse_strange,
     start.restart_in_place,
     start.await_lease,
     settle_incarnation,
@@ -213,14 +219,23 @@ RULES: tuple[Rule, ...] = (
 
 def decide(state: ClusterState, seen: Observation, policy: Policy) -> Decision:
     """The first rule that answers. Never acts on a state older than what this node has obeyed (R5)."""
-    held = state.appointment
-    if (held.epoch if held is not None else 0) < seen.notes.epoch:
-        return Decision(f"waits for the log: it has obeyed epoch {seen.notes.epoch}", rule="wait_for_log")
+    if (waiting := _behind(state, seen)) is not None:
+        return Decision(waiting, rule="wait_for_log")
     for rule in RULES:
         decision = rule(state, seen, policy)
         if decision is not None:
             return replace(decision, rule=rule.__name__)
     return Decision(_at_rest(state, seen), rule="at_rest")
+
+
+def _behind(state: ClusterState, seen: Observation) -> str | None:
+    """Why this state is too old to act on, or None. R13a: an epoch of another history says nothing about that."""
+    if awaits_recovery(state, seen):
+        return f"waits for the log: it holds recovery {seen.log_incarnation}"
+    if state.initialised and seen.notes.recovery != state.recovery.number:
+        return None
+    epoch = state.appointment.epoch if state.appointment is not None else 0
+    return f"waits for the log: it has obeyed epoch {seen.notes.epoch}" if epoch < seen.notes.epoch else None
 
 
 def _at_rest(state: ClusterState, seen: Observation) -> str:
@@ -229,7 +244,7 @@ def _at_rest(state: ClusterState, seen: Observation) -> str:
     if not state.initialised:
         return f"{state.bootstrap.node} initialises" if state.bootstrap else "waits for `appliance bootstrap`"
     if seen.instance is None:
-        return "waits for PostgreSQL to answer" if seen.postmaster else start.why_stopped(state, seen)
+        return "waits for PostgreSQL to answer" if seen.postmaster else start.why_stopped(seen)
     if not seen.instance.in_recovery:
         return f"primary of epoch {state.appointment.epoch}" if state.appointment else "primary"
     source = standby.upstream(state, seen.me.name, seen.notes.pledge)
@@ -257,7 +272,9 @@ def cast_vote(state: ClusterState, seen: Observation) -> Vote | None:
 def wants_lease(state: ClusterState, seen: Observation) -> int | None:
     """The epoch whose lease this node asks the raft leader to renew, or None."""
     held = may_resume(state, seen)
-    return held.epoch if held is not None and state.lease is LeaseStatus.HELD else None
+    if held is None or state.lease is not LeaseStatus.HELD or strange(state, seen) is not None:
+        return None
+    return held.epoch
 
 
 def slot_name(name: str) -> str:

@@ -48,8 +48,36 @@ def wait_after_failed_checkpoint(seen: Observation) -> bool:
     return seen.failed_checkpoint is not None and seen.failed_checkpoint.seconds < _CHECKPOINT_PAUSE_S
 
 
+def awaits_recovery(state: ClusterState, seen: Observation) -> bool:
+    """R13a: the log holds a recovery that is not applied here yet: nothing can be said of data or notes before."""
+    return seen.log_incarnation > state.recovery.number
+
+
 def same_cluster(state: ClusterState, seen: Observation) -> bool:
-    return seen.directory.system_identifier == state.system_identifier
+    """Whether the data directory is of this system, and of its present history (R13a)."""
+    directory = seen.directory
+    if directory.system_identifier != state.system_identifier or awaits_recovery(state, seen):
+        return False
+    return state.counts(directory.incarnation, directory.recovery)
+
+
+def strange(state: ClusterState, seen: Observation) -> str | None:
+    """Why the data directory is none of this cluster's, and what would do; None when it is, or is no PostgreSQL's."""
+    directory = seen.directory
+    if not state.initialised or directory.kind is not DirectoryKind.CLUSTER or directory.problem:
+        return None
+    if same_cluster(state, seen) or awaits_recovery(state, seen):
+        return None
+    if directory.system_identifier != state.system_identifier:
+        return (
+            f"the data directory belongs to system {directory.system_identifier}, the cluster is"
+            f" {state.system_identifier}: move it away, then this node clones the cluster"
+        )
+    return (
+        f"the data directory is of another history (recovery {directory.recovery}) than the one that the cluster went"
+        f" on with when a majority was lost (recovery {state.recovery.number}): move it away or remove it, then this"
+        " node clones the cluster"
+    )
 
 
 def wal_standing(state: ClusterState, seen: Observation) -> Standing:

@@ -57,7 +57,7 @@ def give_back_after_fence(state: ClusterState, seen: Observation, policy: Policy
     if is_writable(seen) or seen.stopping_s is not None:
         return None
     reason = f"{seen.me.name} stopped being primary in epoch {held.epoch}"
-    return Decision(reason, (Propose(Release(held.epoch, seen.me.name, reason, clean_end(seen))),))
+    return Decision(reason, (Propose(Release(held.epoch, seen.me.name, reason, clean_end(state, seen))),))
 
 
 def hand_over(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
@@ -79,7 +79,7 @@ def hand_over(state: ClusterState, seen: Observation, policy: Policy) -> Decisio
     if operation.phase is not Phase.STOPPING:
         return None
     if seen.postmaster is None:
-        end = clean_end(seen)
+        end = clean_end(state, seen)
         reason = f"{name}: {held.node} stopped " + ("cleanly" if end else "without a shutdown checkpoint")
         return Decision(reason, (NoteFenced(held.epoch), Propose(Release(held.epoch, held.node, reason, end))))
     if seen.stopping_s is None:

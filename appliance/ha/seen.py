@@ -34,6 +34,8 @@ class DirectorySeen:
     standby_signal: bool = False
     """it starts, or runs, as a standby"""
     incarnation: str = ""
+    recovery: int = 0
+    """number of the recovery after which it was written (R13a)"""
     problem: str = ""
     """why it cannot be used: another major version, unreadable"""
     stray_pid: int = 0
@@ -126,6 +128,8 @@ class Notes:
     """a rewind failed or left the directory unusable, or the WAL that it needs is gone (R15)"""
     rewinds_failed: int = 0
     """in a row, without having touched the directory"""
+    recovery: int = 0
+    """number of the recovery after which they began (R13a): those of another one are not believed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,8 @@ class Observation:
     """the configuration's rendering differs from the files that PostgreSQL reads"""
     source_oldest_lsn: int = 0
     """where the WAL of the open primary begins, as it reported; 0: it did not say"""
+    log_incarnation: int = 0
+    """of the group that this replica belongs to: the state is to hold the recovery of this number (R13a)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from appliance.ha.actions import (
     StopMode,
     StopPostgres,
 )
-from appliance.ha.facts import appointed, holds_lease, may_resume, me, needs_rebuild, same_cluster
+from appliance.ha.facts import appointed, holds_lease, may_resume, me, needs_rebuild, same_cluster, strange
 from appliance.ha.seen import DirectoryKind, JobSeen, Observation
 from appliance.ha.standby import upstream
 
@@ -41,10 +41,10 @@ def progress(job: JobSeen) -> str:
     return f"{job.kind} for {job.seconds:.0f} s{', ' + job.phase if job.phase else ''}{share}"
 
 
-def clean_end(seen: Observation) -> Position | None:
-    """The last record of a primary that shut down cleanly; None when it did not."""
+def clean_end(state: ClusterState, seen: Observation) -> Position | None:
+    """The last record of a primary that shut down cleanly; None when it did not, or is not this cluster's."""
     directory = seen.directory
-    if seen.postmaster is None and directory.shut_down and directory.was_primary:
+    if strange(state, seen) is None and seen.postmaster is None and directory.shut_down and directory.was_primary:
         return Position(directory.timeline, directory.checkpoint_lsn)
     return None
 
@@ -56,13 +56,15 @@ def initialise(state: ClusterState, seen: Observation, policy: Policy) -> Decisi
     directory = seen.directory
     if directory.kind in {DirectoryKind.MISSING, DirectoryKind.EMPTY}:
         return Decision("initialises the cluster", (Initialise(),))
-    if directory.kind is DirectoryKind.CLUSTER and directory.incarnation and not directory.problem:
+    complete = directory.kind is DirectoryKind.CLUSTER and directory.incarnation and not directory.problem
+    if complete and state.counts(directory.incarnation, directory.recovery):
         command = FinishBootstrap(
             node=seen.me.name,
             system_identifier=directory.system_identifier,
             incarnation=directory.incarnation,
             position=Position(directory.timeline, directory.checkpoint_lsn),
             at=seen.wall_time,
+            recovery=directory.recovery,
         )
         return Decision("the new data directory is complete", (Propose(command),))
     reason = directory.problem or "the data directory is not empty"
@@ -86,8 +88,8 @@ def cannot_be_primary(state: ClusterState, seen: Observation) -> str | None:
         return f"the data directory is {directory.kind}"
     if directory.problem:
         return directory.problem
-    if not same_cluster(state, seen):
-        return f"the data directory has system identifier {directory.system_identifier}, not {state.system_identifier}"
+    if (reason := strange(state, seen)) is not None:
+        return reason
     if held is not None and directory.incarnation != held.incarnation:
         return "the data directory is not the one that was appointed"
     if held is not None and held.opened and seen.postmaster is None and directory.timeline != held.timeline:
@@ -184,13 +186,8 @@ def start_standby(state: ClusterState, seen: Observation, policy: Policy) -> Dec
     return Decision(f"start as standby of {source}" if source else "start as standby without a source", tuple(actions))
 
 
-def why_stopped(state: ClusterState, seen: Observation) -> str:
+def why_stopped(seen: Observation) -> str:
     directory = seen.directory
     if directory.kind is DirectoryKind.FOREIGN:
         return "the data directory holds other files: move them away or set postgresql.data_dir"
-    if directory.kind is DirectoryKind.CLUSTER and not directory.problem and not same_cluster(state, seen):
-        return (
-            f"the data directory belongs to system {directory.system_identifier}, the cluster is"
-            f" {state.system_identifier}: move it away, then this node clones the cluster"
-        )
     return directory.problem or "PostgreSQL is stopped"

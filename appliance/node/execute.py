@@ -17,6 +17,7 @@ from appliance.cluster.state import ClusterState
 from appliance.ha.actions import (
     Action,
     ApplySettings,
+    BeginNotes,
     Checkpoint,
     Clone,
     CreateSlots,
@@ -28,6 +29,7 @@ from appliance.ha.actions import (
     Follow,
     ForgetIncarnation,
     Initialise,
+    MarkDirectory,
     NoteFenced,
     NoteNeedsClone,
     Pledge,
@@ -52,7 +54,7 @@ from appliance.node.notes import NotesFile, give_back
 from appliance.node.observe import Signalled
 from appliance.postgres.credentials import Credentials
 from appliance.postgres.errors import PostgresError, SettingsError
-from appliance.postgres.incarnation import forget_incarnation
+from appliance.postgres.incarnation import Incarnation, forget_incarnation, write_incarnation
 from raft import Applied, Outcome, Refused, Replica, ReplicaError
 
 CHECKPOINT_LIMIT_S = 600.0
@@ -151,6 +153,10 @@ class Executor:
                 give_back(self._notes, epoch)
             case NoteNeedsClone():
                 self._note(replace(self._notes.value, needs_clone=True))
+            case BeginNotes(recovery, keep):
+                self._begin_notes(recovery, keep=keep)
+            case MarkDirectory(recovery):
+                write_incarnation(self._local.data_dir, Incarnation(seen.directory.incarnation, recovery))
             case Initialise():
                 self._local.initialise(state, policy)
             case Clone(source):
@@ -176,6 +182,14 @@ class Executor:
             case _:
                 assert_never(action)
         return True
+
+    def _begin_notes(self, recovery: int, *, keep: bool) -> None:
+        """R13a: what is not believed any more is kept under another name, in an order that can be repeated."""
+        if keep:
+            self._note(replace(self._notes.value, recovery=recovery))
+            return
+        self._guard.set_fence_aside(recovery)
+        self._notes.begin_anew(recovery)
 
     def _note(self, notes: Notes) -> None:
         self._notes.write(notes)

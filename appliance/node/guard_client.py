@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from appliance.node.guard import ANOTHER_LIVES, PROTOCOL, SOCKET_NAME
+from appliance.node.guard_record import FENCE_NAME
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 # Isolated and without site-packages: small, and independent of whatever else is installed or in the way.
@@ -218,6 +219,20 @@ class GuardClient:
         """End the guard. Refused while a postmaster runs."""
         self._call("quit")
         self.close()
+
+    def set_fence_aside(self, recovery: int) -> None:
+        """R13a: end the guard, which must run nothing, and keep what it fenced under another name.
+
+        The next one knows of no fence, and takes a deadline of any epoch.
+        """
+        try:
+            self.quit()
+        except GuardError as error:
+            if error.code != "unreachable":
+                raise
+        fence = self._run_dir / FENCE_NAME
+        with suppress(FileNotFoundError):
+            fence.rename(fence.with_name(f"{fence.stem}.before-recovery-{recovery}{fence.suffix}"))
 
     def _hear(self) -> None:
         """Move what has arrived from the connection to `_waiting`."""

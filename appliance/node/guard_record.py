@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 LOG_LIMIT_BYTES = 256 * 1024
 WAITING_LIMIT = 1000
+FENCE_NAME = "fenced.json"
 STACK_BYTES = 256 * 1024
 
 Fields = Mapping[str, object]
@@ -26,7 +27,7 @@ class Recorder:
 
     def __init__(self, run_dir: str) -> None:
         self._log_path = os.path.join(run_dir, "guard.log")
-        self._fence_path = os.path.join(run_dir, "fenced.json")
+        self._fence_path = os.path.join(run_dir, FENCE_NAME)
         self._run_dir = run_dir
         self._waiting: queue.SimpleQueue[tuple[str, Fields] | None] = queue.SimpleQueue()
         threading.stack_size(STACK_BYTES)

@@ -195,7 +195,7 @@ class LocalPostgres:
                 wal_dir=self._config.postgresql.wal_dir,
                 options=InitdbOptions(initdb.locale, initdb.encoding, initdb.wal_segsize),
                 settings=self.settings(state, policy, ""),
-                incarnation=new_incarnation(),
+                incarnation=new_incarnation(state.recovery.number),
             )
         )
 
@@ -208,13 +208,13 @@ class LocalPostgres:
                 self._conninfo(state, source, database=True),
                 self._config.postgresql.wal_dir,
                 slot_name(self._config.name),
-                new_incarnation(),
+                new_incarnation(state.recovery.number),
             )
         )
 
     def rewind(self, state: ClusterState, source: str, timeline: int) -> None:
         database = self._conninfo(state, source, database=True)
-        self._begin(Rewind(self.binaries, self.data_dir, database, timeline, new_incarnation()))
+        self._begin(Rewind(self.binaries, self.data_dir, database, timeline, new_incarnation(state.recovery.number)))
 
     def replaced_kept_s(self) -> float | None:
         """Since a clone replaced a directory that is still kept; None when there is none (R12)."""

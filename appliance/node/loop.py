@@ -146,6 +146,7 @@ class ControlLoop:
             self._lease.seen(now_s) if self._lease.epoch else None,
             self._reporter.contact_s(),
             self._reporter.reports,
+            self._replica.status().incarnation,
         )
         decision = decide(view.state, seen, policy)
         self._say(decision)

@@ -8,6 +8,9 @@ from pathlib import Path
 from appliance.cluster.codec import from_json, to_json
 from appliance.ha.seen import Notes
 from appliance.postgres.files import write_atomically
+from appliance.postgres.incarnation import Incarnation
+
+ASIDE = "{}.before-recovery-{}{}"
 
 
 class NotesError(Exception):
@@ -33,10 +36,20 @@ class NotesFile:
             ) from error
         return notes
 
-    def create(self) -> None:
-        """Make the file at the first start, so that its absence later means that it was lost."""
+    def create(self, recovery: int = 0) -> None:
+        """Make the file at the first start, so that its absence later means that it was lost.
+
+        They begin after the recovery that the data beside them is of (R13a).
+        """
         if not self._path.exists():
+            self.value = Notes(recovery=recovery)
             write_atomically(self._path, json.dumps(to_json(self.value), indent=1))
+
+    def begin_anew(self, recovery: int) -> None:
+        """R13a: keep what they say beside them, and note nothing of it any more. Repeated when it was not ended."""
+        kept = self._path.with_name(ASIDE.format(self._path.stem, recovery, self._path.suffix))
+        write_atomically(kept, json.dumps(to_json(self.value), indent=1))
+        self.write(Notes(recovery=recovery))
 
     def write(self, notes: Notes) -> None:
         """On return the notes are on the disk; nothing that depends on them was done before."""
@@ -45,8 +58,9 @@ class NotesFile:
             self.value = notes
 
 
-def new_incarnation() -> str:
-    return secrets.token_hex(8)
+def new_incarnation(recovery: int) -> Incarnation:
+    """Of a data directory that is made in the history that began with this recovery."""
+    return Incarnation(secrets.token_hex(8), recovery)
 
 
 def give_back(notes: NotesFile, epoch: int) -> None:

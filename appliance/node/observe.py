@@ -28,7 +28,7 @@ from appliance.postgres.control import ControlData, ControlState
 from appliance.postgres.directory import Directory, inspect, postmaster_pid
 from appliance.postgres.errors import SettingsError
 from appliance.postgres.history import read_history
-from appliance.postgres.incarnation import read_incarnation
+from appliance.postgres.incarnation import NONE, Incarnation, read_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
 from appliance.postgres.segments import newest_timeline, oldest_lsn
 
@@ -85,6 +85,7 @@ class Observer:
         lease: LeaseSeen | None,
         contact_s: float | None,
         reports: Mapping[str, ReportSeen],
+        log_incarnation: int = 0,
     ) -> Observation:
         """One observation. Waits at most LOOK_LIMIT_S for PostgreSQL."""
         now_s = boottime_s()
@@ -122,6 +123,7 @@ class Observer:
             replaced_kept_s=self._local.replaced_kept_s(),
             settings_changed=instance is not None and self._differ(state, policy, notes, instance),
             source_oldest_lsn=oldest_of_primary(state, reports),
+            log_incarnation=log_incarnation,
         )
 
     def _instance(self, answer: Answer, control: ControlData | None) -> InstanceSeen:
@@ -166,7 +168,7 @@ class Observer:
         return FailedCheckpoint(now_s - failed_s, error) if error is not None and failed_s is not None else None
 
     def _directory(self, found: Directory, guard: GuardStatus | None) -> DirectorySeen:
-        incarnation = read_incarnation(self._local.data_dir) if found.kind is DirectoryKind.CLUSTER else ""
+        incarnation = read_incarnation(self._local.data_dir) if found.kind is DirectoryKind.CLUSTER else NONE
         stray = found.postmaster_pid if guard is not None and guard.postmaster is None else None
         return directory_seen(found, incarnation, stray or 0)
 
@@ -225,7 +227,7 @@ def oldest_of_primary(state: ClusterState, reports: Mapping[str, ReportSeen]) ->
     return heard.report.oldest_lsn if heard.report.timeline == held.timeline else 0
 
 
-def directory_seen(found: Directory, incarnation: str, stray_pid: int) -> DirectorySeen:
+def directory_seen(found: Directory, incarnation: Incarnation, stray_pid: int) -> DirectorySeen:
     control = found.control
     if control is None:
         return DirectorySeen(
@@ -239,7 +241,8 @@ def directory_seen(found: Directory, incarnation: str, stray_pid: int) -> Direct
         was_primary=control.state in _PRIMARY_STATES,
         checkpoint_lsn=control.checkpoint_lsn,
         standby_signal=found.standby_signal,
-        incarnation="" if found.rewind_unfinished else incarnation,
+        incarnation="" if found.rewind_unfinished else incarnation.id,
+        recovery=incarnation.recovery,
         problem=found.problem,
         stray_pid=stray_pid,
     )

@@ -4,18 +4,22 @@ For a node process that does not run. Who is gone is the operator's word; everyt
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.cluster.state import ClusterState, Position
+from appliance.cluster.codec import encode_command
+from appliance.cluster.commands import Recovered
+from appliance.cluster.state import ClusterState, Position, Recovery
 from appliance.ha.checks import Check
 from appliance.node.clock import wall_s
 from appliance.node.machine import ClusterMachine
+from appliance.postgres.directory import rewind_mark
+from appliance.postgres.incarnation import NONE, Incarnation, stored_incarnation
 from raft import Copy, DirectoryInUse, ReplicaError, begin_anew, furthest, read_copy
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RecoveryError(Exception):
@@ -38,13 +42,28 @@ class SurvivorCopy:
     """whom it appointed; empty before the first"""
     position: Position | None
     """the last one known of that primary"""
+    data: Incarnation = NONE
+    """of the data directory on this host; without an id when there is none, or none that is complete"""
+    directories: Mapping[str, str] = field(default_factory=dict)
+    """member to the id of the data directory that the cluster knows of it (R13)"""
+    recovery: Recovery = field(default_factory=Recovery)
+    """the last one that this copy knows of"""
 
     @property
     def name(self) -> str:
         return self.log.name
 
 
-def look(directory: Path) -> SurvivorCopy:
+def data_of(data_dir: Path) -> Incarnation:
+    """Which data directory this is. RecoveryError when that cannot be read: it would not be kept, unnoticed."""
+    try:
+        found = stored_incarnation(data_dir)
+        return Incarnation("", found.recovery) if rewind_mark(data_dir).exists() else found
+    except OSError as error:
+        raise RecoveryError(f"{error.filename}: {error.strerror}: it says whether the data here can be kept") from error
+
+
+def look(directory: Path, data: Incarnation = NONE) -> SurvivorCopy:
     """Read a copy, changing nothing. NodeRunsError, RecoveryError, or OSError as it comes."""
     try:
         log, state = read_copy(directory, ClusterMachine())
@@ -52,10 +71,10 @@ def look(directory: Path) -> SurvivorCopy:
         raise NodeRunsError(str(error)) from error
     except ReplicaError as error:
         raise RecoveryError(str(error)) from error
-    return _survivor(log, state)
+    return _survivor(log, state, data)
 
 
-def _survivor(log: Copy, state: ClusterState) -> SurvivorCopy:
+def _survivor(log: Copy, state: ClusterState, data: Incarnation) -> SurvivorCopy:
     held = state.appointment
     return SurvivorCopy(
         FORMAT,
@@ -63,17 +82,34 @@ def _survivor(log: Copy, state: ClusterState) -> SurvivorCopy:
         epoch=held.epoch if held is not None else 0,
         primary=held.node if held is not None else "",
         position=state.last_known,
+        data=data,
+        directories={member.name: member.incarnation for member in state.members.values() if member.incarnation},
+        recovery=state.recovery,
     )
 
 
-def go_on_alone(directory: Path, expected: SurvivorCopy, address: str) -> Path:
-    """Begin a new incarnation from this copy; answers where the old journal is kept.
+def kept_data(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Mapping[str, str]:
+    """R13a: member to the id of its data directory, of those that the cluster may go on with.
+
+    What the log here does not count now is not made to count by this; and what a log knows that holds less than the one
+    here is known here too, so the data beside it is of no other history.
+    """
+    state = ClusterState(recovery=own.recovery)
+    return {c.name: c.data.id for c in (own, *others) if c.data.id and state.counts(c.data.id, c.data.recovery)}
+
+
+def go_on_alone(directory: Path, expected: SurvivorCopy, kept: Mapping[str, str], address: str) -> Path:
+    """Begin a new incarnation from this copy, and tell all that will be of it whose data is kept.
+
+    Answers where the old journal is kept.
 
     NodeRunsError, RecoveryError or OSError: nothing was changed. A crash leaves the journal as before or as after.
     """
     try:
         with _as_owner_of(directory):
-            return begin_anew(directory, expected.log, address, wall_s())
+            return begin_anew(
+                directory, expected.log, address, wall_s(), lambda number: encode_command(Recovered(number, kept))
+            )
     except DirectoryInUse as error:
         raise NodeRunsError(str(error)) from error
     except ReplicaError as error:
@@ -108,6 +144,7 @@ def recovery_checks(
         *(_accounted(name, own, others, dead) for name in sorted(members - {own.name})),
         *(_dead(name, own, members, answering) for name in sorted(dead)),
         _majority_gone(own, others),
+        *_data_left(own, others),
     )
 
 
@@ -152,6 +189,20 @@ def _dead(name: str, own: SurvivorCopy, members: Collection[str], answering: Col
     if name in answering:
         return Check("member.dead", name, False, f"answers at {place}: it lives; start the node here and look")
     return Check("member.dead", name, True, f"does not answer at {place}")
+
+
+def _data_left(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Iterator[Check]:
+    """Of a cluster that has data some must be kept, and be complete: nobody could be elected without (R6, R13)."""
+    if not own.directories:
+        return
+    kept = kept_data(own, others)
+    complete = sorted(name for name, incarnation in kept.items() if own.directories.get(name) == incarnation)
+    if complete:
+        yield Check("data.kept", "", True, f"the data of {', '.join(complete)}; all other data has to be cloned anew")
+    else:
+        looked = ", ".join(copy.name for copy in (own, *others))
+        detail = f"none of {looked} has a complete data directory: give the copy of a host that has one, with --with"
+        yield Check("data.kept", "", False, detail)
 
 
 def _majority_gone(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Check:

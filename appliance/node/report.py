@@ -7,6 +7,7 @@ from appliance import __version__
 from appliance.api.published import WalSenderSeen
 from appliance.cluster.state import FORMAT, ClusterState, NodeRole
 from appliance.ha.decide import cast_vote, wants_lease
+from appliance.ha.facts import awaits_recovery, strange
 from appliance.ha.seen import CertificateSeen, DirectoryKind, Observation, Report
 from appliance.ha.start import progress
 from appliance.postgres.instance import InstanceSeen as Answer
@@ -35,16 +36,18 @@ def make_report(
     doing: str,
     certificate: CertificateSeen | None = None,
 ) -> Report:
-    instance = seen.instance
+    # R13a: data that is not this cluster's has no position
+    ours = strange(state, seen) is None and not awaits_recovery(state, seen)
+    instance, directory = (seen.instance, seen.directory) if ours else (None, replace(seen.directory, timeline=0))
     started = datetime.fromtimestamp(answer.postmaster_start_time, UTC) if answer is not None else None
     return Report(
         node=seen.me.name,
-        incarnation=seen.directory.incarnation,
+        incarnation=directory.incarnation if ours else "",
         notes=seen.notes,
         directory=seen.directory.kind,
         running=seen.postmaster is not None,
         in_recovery=instance.in_recovery if instance is not None else None,
-        timeline=instance.timeline if instance is not None else seen.directory.timeline,
+        timeline=instance.timeline if instance is not None else directory.timeline,
         lsn=instance.lsn if instance is not None else 0,
         received_lsn=instance.received_lsn if instance is not None else 0,
         replayed_lsn=instance.replayed_lsn if instance is not None else 0,

@@ -40,7 +40,7 @@ from appliance.node.witness import NO_PROGRAMS, NoGuard, NoPostgres, objection
 from appliance.postgres.binaries import Binaries, find
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import write_atomically
-from appliance.postgres.incarnation import forget_incarnation
+from appliance.postgres.incarnation import forget_incarnation, read_incarnation
 from appliance.postgres.monitor import Monitor
 from raft import (
     Event,
@@ -137,7 +137,7 @@ def open_notes(config: NodeConfig) -> NotesFile:
     if not path.exists():
         forget_incarnation(config.postgresql.data_dir)
     notes = NotesFile(path)
-    notes.create()
+    notes.create(read_incarnation(config.postgresql.data_dir).recovery)
     return notes
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.credentials import Credentials
+from appliance.postgres.incarnation import NONE, Incarnation
 from appliance.postgres.settings import Settings
 
 
@@ -38,7 +39,7 @@ class Initialise:
     options: InitdbOptions = InitdbOptions()
     settings: Settings | None = None
     """what it is to run with: it is started once with them, where nobody can reach it; None: it is not"""
-    incarnation: str = ""
+    incarnation: Incarnation = NONE
     """given to the directory before it is in place (R13)"""
 
 
@@ -55,7 +56,7 @@ class Clone:
     wal_dir: Path | None = None
     slot: str = ""
     """exists on the source and keeps the WAL from the beginning of the backup on; empty: none"""
-    incarnation: str = ""
+    incarnation: Incarnation = NONE
     """given to the directory before it is in place (R13)"""
 
 
@@ -69,7 +70,7 @@ class Rewind:
     """conninfo of the rewind role in database postgres"""
     source_timeline: int
     """awaited in the source's control file (R15): before its first checkpoint pg_rewind takes the old one for true"""
-    incarnation: str = ""
+    incarnation: Incarnation = NONE
     """given to the directory once it is a standby's again (R13)"""
 
 
@@ -88,6 +89,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "binaries": lambda value: Binaries(**{**value, "directory": Path(value["directory"])}),
     "credentials": Credentials.from_json,
     "data_dir": Path,
+    "incarnation": lambda value: Incarnation(**value),
     "options": lambda value: InitdbOptions(**value),
     "settings": lambda value: Settings.from_json(value) if value else None,
     "wal_dir": lambda value: Path(value) if value else None,

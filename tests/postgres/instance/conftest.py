@@ -25,6 +25,7 @@ from appliance.postgres.control import ControlData
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE, Credentials, write_passfile
 from appliance.postgres.directory import inspect
 from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
+from appliance.postgres.incarnation import Incarnation
 from appliance.postgres.instance import InstanceSeen
 from appliance.postgres.jobs import Job, JobSeen
 from appliance.postgres.monitor import Monitor
@@ -139,7 +140,7 @@ class Member:
         return Job.start(spec, self.root / "job")
 
     def initialise(self, **more) -> JobSeen:
-        given = {"wal_dir": self.wal_dir, "incarnation": f"{self.name} initialised"} | more
+        given = {"wal_dir": self.wal_dir, "incarnation": Incarnation(f"{self.name} initialised")} | more
         return ended(self.job(Initialise(self.binaries, self.data_dir, self.credentials, **given)))
 
     def clone_of(self, source: "Member", *, slot: str = "") -> Clone:
@@ -150,7 +151,7 @@ class Member:
             source_database=source.conninfo(REWIND_ROLE, self, dbname="postgres"),
             wal_dir=self.wal_dir,
             slot=slot,
-            incarnation=f"{self.name} cloned",
+            incarnation=Incarnation(f"{self.name} cloned"),
         )
 
     def clone(self, source: "Member", *, slot: str = "") -> JobSeen:
@@ -158,7 +159,9 @@ class Member:
 
     def rewind(self, source: "Member", timeline: int) -> JobSeen:
         database = source.conninfo(REWIND_ROLE, self, dbname="postgres")
-        return ended(self.job(Rewind(self.binaries, self.data_dir, database, timeline, f"{self.name} rewound")))
+        return ended(
+            self.job(Rewind(self.binaries, self.data_dir, database, timeline, Incarnation(f"{self.name} rewound")))
+        )
 
     def conninfo(self, role: str, by: "Member", dbname: str = "") -> str:
         return conninfo(

@@ -31,10 +31,10 @@ def test_a_clone_streams_from_its_source(pair):
     there = primary.seen()
     assert [sender.application_name for sender in there.walsenders] == ["pg2"]
     assert [slot.name for slot in there.slots] == ["pg2"]
-    assert read_incarnation(primary.data_dir) == "template initialised"
-    assert read_incarnation(standby.data_dir) == "pg2 cloned", "a copy is another directory (R13)"
+    assert read_incarnation(primary.data_dir).id == "template initialised"
+    assert read_incarnation(standby.data_dir).id == "pg2 cloned", "a copy is another directory (R13)"
     forget_incarnation(standby.data_dir)
-    assert read_incarnation(standby.data_dir) == ""
+    assert read_incarnation(standby.data_dir).id == ""
     assert standby.seen().streaming, "what is forgotten is nothing of PostgreSQL's"
     assert primary.sql("SELECT slot_type, active FROM pg_replication_slots") == [["physical", "t"]]
 

@@ -51,7 +51,7 @@ def test_r15_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, 
     primary.crash()
     job = primary.rewind(standby, 3)
     assert job.ok, job
-    assert read_incarnation(primary.data_dir) == "pg1 rewound", "neither its own nor its source's (R13)"
+    assert read_incarnation(primary.data_dir).id == "pg1 rewound", "neither its own nor its source's (R13)"
     assert not rewind_mark(primary.data_dir).exists()
     assert inspect(primary.data_dir, primary.binaries).standby_signal
     assert next((primary.data_dir / "pg_tblspc").iterdir()).readlink() == link

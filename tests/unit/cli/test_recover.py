@@ -8,14 +8,15 @@ import socket
 import pytest
 
 from appliance.cluster.codec import encode_command
-from appliance.cluster.commands import Announce, BeginBootstrap, FinishBootstrap
+from appliance.cluster.commands import Announce, BeginBootstrap, FinishBootstrap, Rebuild, Rebuilt
 from appliance.cluster.state import Member as DataMember
 from appliance.cluster.state import NodeRole, Position
 from appliance.node.privileges import run_user
+from appliance.postgres.incarnation import Incarnation, write_incarnation
 from raft import Member, Members
 from raft.applier import Submission
 from raft.disk import OsDisk
-from raft.entries import COMMAND
+from raft.entries import COMMAND, members_entry
 from raft.journal import Journal
 from tests.harness.places import fresh_directory, give
 
@@ -38,6 +39,8 @@ class Hosts:
         self.members = Members.of(Member(name, f"id-{name}", place, "voter") for name, place in self.places.items())
         for name in NAMES:
             self.write(name)
+            self.data(name).mkdir()
+            write_incarnation(self.data(name), Incarnation(f"inc-{name}"))
 
     def raft(self, name):
         return self.directory / name / "raft"
@@ -48,7 +51,10 @@ class Hosts:
         return path
 
     def _places(self, name):
-        return {"state_dir": str(self.directory / name)}
+        return {"state_dir": str(self.directory / name), "postgresql": {"data_dir": str(self.data(name))}}
+
+    def data(self, name):
+        return self.directory / f"{name}-data"
 
     def write(self, name, term=3, more=0, cluster_id="cafe", replica_id=""):
         """The bootstrap, and so many entries that do nothing after it."""
@@ -59,7 +65,7 @@ class Hosts:
         if cluster_id:
             journal.found(cluster_id, self.members)
             journal.set_term(term, None)
-            for number, command in enumerate([*_story(), *[None] * more]):
+            for number, command in enumerate([*_story()[: min(0, more) or None], *[None] * more]):
                 content = b"\1" if command is None else COMMAND + Submission(str(number), 0, command).pack()
                 journal.add(content, journal.last_index + 1, term)
             journal.sync()
@@ -67,12 +73,24 @@ class Hosts:
         disk.close()
 
 
+    def let_all_vote(self, name):
+        disk = OsDisk(self.raft(name))
+        journal = Journal(disk, "shop", name, draw_id=lambda: "")
+        journal.add(members_entry(self.members), journal.last_index + 1, journal.term)
+        journal.sync()
+        journal.close()
+        disk.close()
+
+
 def _story():
-    member = DataMember("n1", NodeRole.DATA, "127.0.0.1:1", "http://127.0.0.1:2", "127.0.0.1:3")
+    """n1 is the primary; n3 has data, and of n2's it is not known that it has."""
+    places = {name: f"127.0.0.1:{number}" for number, name in enumerate(NAMES, 1)}
     commands = (
-        Announce(member),
+        *(Announce(DataMember(n, NodeRole.DATA, place, "http://127.0.0.1:4", place)) for n, place in places.items()),
         BeginBootstrap("shop", "n1", {}),
-        FinishBootstrap("n1", "7423474350493388827", "inc", Position(1, 0x3000060), "2026-11-23T04:00:00+00:00"),
+        FinishBootstrap("n1", "7423474350493388827", "inc-n1", Position(1, 0x3000060), "2026-11-23T04:00:00+00:00"),
+        Rebuild("n3"),
+        Rebuilt("n3", "inc-n3"),
     )
     return [encode_command(command) for command in commands]
 
@@ -99,7 +117,7 @@ def shown(appliance, hosts, tmp_path):
 
     def show(name):
         path = tmp_path / f"{name}.json"
-        path.write_text(appliance("raft", "show", "--dir", hosts.raft(name), "-o", "json").out)
+        path.write_text(appliance("raft", "show", "--config", hosts.config(name), "-o", "json").out)
         return path
 
     return show
@@ -111,18 +129,24 @@ def failed(found):
     return [(row[1], row[2]) for row in rows]
 
 
+NOTHING = {"id": "", "recovery": 0}
+"""Where only a replica's directory is shown, nobody knows what data lies beside it."""
+
+
 def test_show_prints_numbers_primary_and_position(appliance, hosts):
     found = appliance("raft", "show", "--config", hosts.config("n3"))
     assert found.code == 0, found.err
     lines = found.out.splitlines()
-    assert lines[1].split() == ["n3", "0", "3", "3", "4", "1", "1", "n1", "1:0/3000060"]
+    assert lines[1].split() == ["n3", "0", "3", "3", "8", "1", "1", "n1", "1:0/3000060"]
     assert "id cafe, replica id-n3" in found.out
+    assert "data directory: inc-n3, recovery 0" in found.out
     assert f"n2 (voter, {hosts.places['n2']})" in found.out
 
 
 def test_show_writes_what_recover_reads(appliance, hosts):
     found = json.loads(appliance("raft", "show", "--dir", hosts.raft("n3"), "-o", "json").out)
-    assert (found["log"]["last_term"], found["log"]["last_index"], found["epoch"]) == (3, 4, 1)
+    assert (found["log"]["last_term"], found["log"]["last_index"], found["epoch"]) == (3, 8, 1)
+    assert (found["data"], found["directories"]) == (NOTHING, {"n1": "inc-n1", "n3": "inc-n3"})
     assert (found["primary"], found["position"]) == ("n1", {"timeline": 1, "lsn": 0x3000060})
 
 
@@ -142,7 +166,9 @@ def test_the_cluster_goes_on_from_here(appliance, hosts):
     assert kept.exists()
     assert f"✓ n3 goes on alone, as incarnation {incarnation}; the journal as it was is {kept}" in found.out
     assert "on n1, n2, whether repaired or new hosts, before their nodes start: remove" in found.out
-    assert (copy["log"]["last_index"], copy["epoch"]) == (5, 1)
+    assert (copy["log"]["last_index"], copy["epoch"]) == (10, 1)
+    assert copy["recovery"] == {"number": incarnation, "kept": {"n3": "inc-n3"}}
+    assert copy["directories"] == {"n3": "inc-n3"}, "n1 has none that counts"
     roles = {member["name"]: member["role"] for member in copy["log"]["members"]["all"]}
     assert roles == {"n1": "joining", "n2": "joining", "n3": "voter"}
 
@@ -158,6 +184,98 @@ def test_what_root_writes_belongs_to_the_user_of_the_node(appliance, sockets):
     assert {path.stat().st_uid for path in hosts.raft("n3").iterdir()} == {run_user().pw_uid}
     assert os.geteuid() == 0
     shutil.rmtree(directory)
+
+
+def kept_by(appliance, hosts, *arguments):
+    found = appliance("raft", "recover", "--config", hosts.config("n3"), *arguments, "--yes", "-o", "json")
+    assert found.code == 0, found.err
+    after = json.loads(appliance("raft", "show", "--config", hosts.config("n3"), "-o", "json").out)
+    assert after["recovery"]["number"] == after["log"]["incarnation"] == json.loads(found.out)["incarnation"]
+    assert after["recovery"]["kept"] == json.loads(found.out)["data"]
+    return after["recovery"]["kept"]
+
+
+def test_r13a_the_data_beside_copies_that_were_given_is_kept_too(appliance, hosts, shown):
+    hosts.write("n2", more=-1, replica_id="another")
+    given = shown("n2")
+    command = ["raft", "recover", "--config", hosts.config("n3"), "--with", given, "--dead", "n1"]
+    found = appliance(*command, "--yes")
+    assert found.code == 0, found.err
+    assert f"2. on n2, before their nodes start: remove {hosts.raft('n3')} and nothing else" in found.out
+    assert (
+        f"3. on n1, whether repaired or new hosts, before their nodes start: remove {hosts.raft('n3')}\n" in found.out
+    )
+    assert f"and {hosts.data('n3')} (there as their node.yml says)" in found.out
+    after = json.loads(appliance("raft", "show", "--config", hosts.config("n3"), "-o", "json").out)
+    assert after["recovery"]["kept"] == {"n2": "inc-n2", "n3": "inc-n3"}
+
+
+def test_r13a_a_recovered_cluster_is_recovered_again_and_data_of_before_does_not_come_back(appliance, hosts, shown):
+    assert kept_by(appliance, hosts, "--dead", "n1", "--dead", "n2") == {"n3": "inc-n3"}
+    returned = json.loads(shown("n2").read_text())
+    for data, kept in (("inc-n2", {}), ("inc-new", {"n2": "inc-new"})):
+        hosts.let_all_vote("n3")
+        own = json.loads(appliance("raft", "show", "--config", hosts.config("n3"), "-o", "json").out)
+        number = own["log"]["incarnation"]
+        # n1 and n2 have joined since, and are lost once more; by its data n2 is of before, or has cloned
+        returned["data"] = {"id": data, "recovery": number if kept else 0}
+        returned["log"].update(incarnation=number, replica_id="another")
+        path = hosts.directory / "returned.json"
+        path.write_text(json.dumps(returned))
+        assert kept_by(appliance, hosts, "--with", path, "--dead", "n1") == {"n3": "inc-n3", **kept}
+
+
+def test_r13a_without_complete_data_there_is_nothing_to_go_on_with(appliance, hosts):
+    """The last: a rewind that did not end well leaves the id of its source."""
+    command = ["raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2", "--yes"]
+    mark = hosts.directory / "n3-data.rewinding"
+    for spoil in (
+        lambda: mark.write_text("a rewind began"),
+        lambda: write_incarnation(hosts.data("n3"), Incarnation("", 0)),
+        lambda: write_incarnation(hosts.data("n3"), Incarnation("inc-other", 0)),
+        lambda: write_incarnation(hosts.data("n3"), Incarnation("inc-n3", 7)),
+        lambda: shutil.rmtree(hosts.data("n3")),
+    ):
+        spoil()
+        found = appliance(*command)
+        assert (found.code, failed(found)) == (4, [("cluster", "data.kept")])
+        assert "none of n3 has a complete data directory: give the copy of a host that has one" in found.err
+        mark.unlink(missing_ok=True)
+
+
+def test_r13a_a_witness_goes_on_with_the_data_of_another(appliance, hosts, shown):
+    given = shown("n3")
+    hosts.write("n2", more=1)
+    path = hosts.config("n2")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "role": "witness"}))
+    assert json.loads(appliance("raft", "show", "--config", path, "-o", "json").out)["data"] == NOTHING
+    command = ["raft", "recover", "--config", path, "--dead", "n1", "--yes"]
+    assert failed(appliance(*command, "--dead", "n3")) == [("cluster", "data.kept")]
+    document = json.loads(given.read_text())
+    document["log"]["replica_id"] = "another"
+    given.write_text(json.dumps(document))
+    assert appliance(*command, "--with", given).code == 0
+    after = json.loads(appliance("raft", "show", "--config", path, "-o", "json").out)
+    assert after["recovery"]["kept"] == {"n3": "inc-n3"}
+
+
+def test_r13a_data_that_cannot_be_looked_at_is_not_passed_over(appliance, hosts):
+    (hosts.data("n3") / "appliance.incarnation").unlink()
+    (hosts.data("n3") / "appliance.incarnation").mkdir()
+    for command in (["show"], ["recover", "--dead", "n1", "--dead", "n2", "--yes"]):
+        found = appliance("raft", *command, "--config", hosts.config("n3"))
+        assert found.code == 1
+        assert "it says whether the data here can be kept" in found.err
+
+
+def test_a_copy_that_an_earlier_version_wrote_is_refused(appliance, hosts, shown):
+    path = shown("n2")
+    document = json.loads(path.read_text())
+    document = {key: value for key, value in document.items() if key not in {"data", "directories", "recovery"}}
+    path.write_text(json.dumps({**document, "format": 1}))
+    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--with", path, "--dead", "n1", "--yes")
+    assert found.code == 2
+    assert "format 1, this version writes 2; use the same version on all hosts" in found.err
 
 
 def test_a_dry_run_shows_the_copies_side_by_side_and_changes_nothing(appliance, hosts, shown):
@@ -185,7 +303,7 @@ def test_another_copy_that_is_more_complete_is_refused(appliance, hosts, shown, 
     found = appliance("raft", "recover", "--config", hosts.config("n3"), "--with", shown("n2"), "--dead", "n1", "--yes")
     assert found.code == 4
     assert ("n2", "copy.more_complete") in failed(found)
-    last = f"its last entry is {4 + more} of term {term}, incarnation 0, the one here is 4 of term 3, incarnation 0"
+    last = f"its last entry is {8 + more} of term {term}, incarnation 0, the one here is 8 of term 3, incarnation 0"
     assert f"{last}: recover on n2 instead" in found.err
 
 

@@ -19,6 +19,7 @@ from appliance.cluster.commands import (
     RaiseFormat,
     Rebuild,
     Rebuilt,
+    Recovered,
     Release,
     RemoveMember,
     RevokeToken,
@@ -211,13 +212,27 @@ def _on_token(present, tape):
     )
 
 
+def _recovered(present, tape):
+    """Now and then: whose data is not kept has none from there on."""
+    number = present.recovery.number + tape.pick(0, 0, 0, 1)
+    known = {name: m.incarnation for name, m in present.members.items()}
+    kept = tape.pick(known, known, known, {}, dict(list(known.items())[1:]), {"pg1": "inc-other"})
+    return Recovered(number, kept)
+
+
+def _rebuilt(present, tape):
+    number = present.recovery.number
+    return Rebuilt(tape.name(), tape.pick("inc-new", "inc-pg1"), tape.pick(number, number, 0, number + 1))
+
+
 _MAKERS = (
+    _recovered,
     _open_election,
     _appoint,
     _promoted,
     lambda present, tape: Depose(_epoch(present, tape), "silent"),
     lambda present, tape: Depose(_epoch(present, tape), "silent"),
-    lambda present, tape: Rebuilt(tape.name(), tape.pick("inc-new", "inc-pg1")),
+    _rebuilt,
     _open_election,
     _appoint,
     _appoint,
@@ -227,7 +242,7 @@ _MAKERS = (
     ),
     lambda present, tape: NotePosition(_epoch(present, tape), _position(present, tape)),
     lambda present, tape: Rebuild(tape.name()),
-    lambda present, tape: Rebuilt(tape.name(), tape.pick("inc-new", "inc-pg1")),
+    _rebuilt,
     lambda present, tape: Announce(member(tape.name(), tape.pick(*ROLES), rebuilding=tape.pick(False, True))),
     lambda present, tape: BeginBootstrap("shop", tape.name(), tape.pick(*DOCUMENTS)),
     lambda present, tape: AbandonBootstrap(tape.name(), "gave up"),

@@ -22,6 +22,7 @@ from appliance.cluster.commands import (
     RaiseFormat,
     Rebuild,
     Rebuilt,
+    Recovered,
     Release,
     RemoveMember,
     SetConfig,
@@ -84,6 +85,13 @@ def check_step(before, command, applied):
         return
     assert after.epoch >= before.epoch
     assert (after.format > before.format) is isinstance(command, RaiseFormat)
+    assert after.recovery.number > before.recovery.number or after.recovery is before.recovery
+    if isinstance(command, Rebuilt | FinishBootstrap):
+        known = command.recovery == before.recovery.number
+        assert known or command.incarnation in before.recovery.kept.values()
+    if isinstance(command, Recovered):
+        for member in after.members.values():
+            assert member.incarnation in {command.kept.get(member.name), ""}
     if isinstance(command, Appoint):
         check_appointment(before, command, after)
     elif not isinstance(command, FinishBootstrap):
@@ -122,7 +130,8 @@ def check_state(after):
     if held is not None:
         assert held.epoch <= after.epoch
         assert held.timeline == after.highest_timeline
-        assert after.members[held.node].incarnation == held.incarnation
+        lost = after.recovery.number > 0 and held.incarnation != after.recovery.kept.get(held.node)
+        assert after.members[held.node].incarnation in {held.incarnation, "" if lost else held.incarnation}
         assert not after.members[held.node].rebuilding
     if after.lease is LeaseStatus.HELD:
         assert after.election is None
@@ -491,6 +500,67 @@ def test_t11_a_vote_cast_before_the_rebuild_counts_no_more():
 )
 def test_r13_a_rebuild_is_refused(before, command, code):
     assert refused(before, command) == code
+
+
+# Recovery of a lost majority (R13a)
+
+KEPT = {"pg2": "inc-pg2"}
+
+
+def test_r13a_whose_data_was_not_kept_has_none_and_the_lease_stays_as_it_was():
+    after = done(state(), Recovered(7, {**KEPT, "pg9": ""}))
+
+    assert (after.recovery.number, after.recovery.kept) == (7, KEPT)
+    assert {m.name: m.incarnation for m in after.members.values()} == {"pg1": "", "pg2": "inc-pg2", "pg3": ""}
+    assert (after.appointment.holders, after.appointment.node, after.lease) == (frozenset(), "pg1", LeaseStatus.HELD)
+    assert after.epoch == state().epoch
+
+
+def test_r13a_a_vote_of_data_that_was_not_kept_counts_no_more():
+    after = done(vacant(), Recovered(7, KEPT))
+
+    assert refused(after, appoint("pg3", vote("pg3", LSN + 100))) == "candidate.incarnation"
+    assert refused(after, appoint("pg2", vote("pg2"), vote("pg3"))) == "candidate.incarnation"
+    assert done(after, appoint("pg2", vote("pg2"))).appointment.node == "pg2"
+
+
+def test_r13a_a_directory_counts_by_its_number_or_by_having_been_kept():
+    after = done(state(), Recovered(7, KEPT))
+
+    assert [after.counts("inc-new", number) for number in (0, 6, 7, 8)] == [False, False, True, False]
+    assert after.counts("", 7), "without an id it can be rebuilt"
+    assert after.counts("inc-pg2", 0)
+    assert not after.counts("", 0)
+    assert state().counts("", 0), "where there was no recovery nothing has changed"
+    assert not state().counts("inc-new", 7), "of a cluster that was recovered: this one was not"
+
+
+def test_r13a_data_of_another_history_is_no_members_again():
+    begun = done(done(state(), Recovered(7, KEPT)), Rebuild("pg3"))
+
+    for number in (0, 6, 8):
+        assert refused(begun, Rebuilt("pg3", "inc-pg3", number)) == "data.another_history"
+    assert done(begun, Rebuilt("pg3", "inc-new", 7)).members["pg3"].incarnation == "inc-new"
+    bootstrapping = ClusterState(members=state().members, bootstrap=Bootstrap("pg1"), recovery=after_recovery(7))
+    finish = FinishBootstrap("pg1", "7", "inc-1", Position(1, 100), AT)
+    assert refused(bootstrapping, finish) == "data.another_history"
+    assert done(bootstrapping, replace(finish, recovery=7)).initialised
+
+
+def after_recovery(number):
+    return done(ClusterState(), Recovered(number, {})).recovery
+
+
+def test_r13a_a_second_recovery_keeps_what_it_says_and_forgets_the_first():
+    first = done(done(state(), Recovered(7, KEPT)), Rebuild("pg3"))
+    whole = done(first, Rebuilt("pg3", "inc-new", 7))
+    second = done(whole, Recovered(9, {"pg3": "inc-new"}))
+
+    assert {m.name: m.incarnation for m in second.members.values()} == {"pg1": "", "pg2": "", "pg3": "inc-new"}
+    assert second.counts("inc-new", 7)
+    assert not second.counts("inc-pg2", 7)
+    for number in (7, 8, 9):
+        assert refused(second, Recovered(number, KEPT)) == "recovery.old"
 
 
 # Configuration

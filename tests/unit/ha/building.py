@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from appliance.cluster.apply import apply
+from appliance.cluster.commands import Recovered
 from appliance.cluster.config import Policy
 from appliance.cluster.state import Appointment, LeaseStatus, Operation, OperationKind, Phase, Position, Timeline
 from appliance.ha.decide import slot_name
@@ -153,6 +154,9 @@ def some_state(tape):
     """A state that a walk of commands led to, so that it is one that `apply` can make."""
     moving = state(operations=(operation(tape.pick(Phase.STOPPING, Phase.REQUESTED)),))
     present = tape.pick(state(), vacant(), moving, APPOINTED, APPOINTED)
+    if tape.pick(False, False, False, True):
+        known = {name: m.incarnation for name, m in present.members.items()}
+        present = apply(present, Recovered(7, tape.pick(known, {}, dict(list(known.items())[1:])))).state
     for _ in range(tape.pick(0, 0, 1, 2, 4, 8)):
         present = apply(present, next_command(present, tape)).state
     return present
@@ -163,6 +167,9 @@ def some_observation(present, tape):
     me = tape.pick(*NAMES, *([present.appointment.node] * 3 if present.appointment else []))
     epoch = present.appointment.epoch if present.appointment else 0
     known = present.members[me].incarnation if me in present.members else ""
+    number = present.recovery.number
+    mixed = tuple(tape.pick(number, 0, number + 1) for _ in range(3))
+    of_data, of_notes, of_log = tape.pick(*[(number, number, number)] * 4, mixed)
     timelines = [present.highest_timeline, 2, 1, present.highest_timeline + 1]
     running = tape.pick(True, True, False)
     recovering = tape.pick(True, False)
@@ -178,6 +185,7 @@ def some_observation(present, tape):
         incarnation=tape.pick(known, known, known, "inc-other", ""),
         problem=tape.pick("", "", "", "unreadable"),
         stray_pid=0 if running else tape.pick(0, 0, 0, 99),
+        recovery=of_data,
     )
     answer = InstanceSeen(
         in_recovery=recovering,
@@ -198,6 +206,7 @@ def some_observation(present, tape):
         pledge=tape.pick(epoch, present.epoch, present.epoch, present.epoch + 1),
         fenced_epoch=tape.pick(0, 0, epoch - 1, epoch),
         needs_clone=tape.pick(False, False, True),
+        recovery=of_notes,
     )
     lease = LeaseSeen(tape.pick(epoch, epoch, epoch - 1), tape.pick(5.0, 5.0, POLICY.fence_below_s, 0.0, -3.0))
     kind = tape.pick("initialise", "clone", "rewind")
@@ -221,6 +230,7 @@ def some_observation(present, tape):
         settings_changed=tape.pick(False, False, True),
         replaced_kept_s=tape.pick(None, 10.0, 9999.0),
         source_oldest_lsn=tape.pick(0, 0, 0, LSN, LSN + 2),
+        log_incarnation=of_log,
     )
 
 

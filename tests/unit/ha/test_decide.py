@@ -12,6 +12,7 @@ from appliance.cluster.commands import (
     Promoted,
     Rebuild,
     Rebuilt,
+    Recovered,
     Release,
     RemoveMember,
 )
@@ -26,6 +27,7 @@ from appliance.cluster.state import (
 )
 from appliance.ha.actions import (
     ApplySettings,
+    BeginNotes,
     Checkpoint,
     Clone,
     CreateSlots,
@@ -36,6 +38,7 @@ from appliance.ha.actions import (
     Follow,
     ForgetIncarnation,
     Initialise,
+    MarkDirectory,
     NoteFenced,
     NoteNeedsClone,
     Pledge,
@@ -88,11 +91,15 @@ MOVED = member("pg2", raft="10.0.0.9:7400", incarnation="")
 REBUILDING = with_members(OPENED, member("pg1", incarnation="", rebuilding=True))
 LOST = stopped(primary(notes=Notes(4, 5), lease=None), incarnation="")
 
+RECOVERED = apply(state(), Recovered(7, {"pg2": "inc-pg2"})).state
+"""Only pg2 was left, and its data is kept."""
 REMOVED = apply(state(), RemoveMember("pg2")).state
 CASES = {
     "end_stray": (state(), stopped(primary(), stray_pid=4711), [EndStray(4711)]),
+    "stop_strange": (RECOVERED, primary("pg3", notes=Notes(9, 9)), [IMMEDIATE]),
     "fence_newer_epoch": (OPENED, primary(), [IMMEDIATE]),
     "fence_without_lease": (state(), primary(lease=LeaseSeen(4, 2.0)), [NoteFenced(4), IMMEDIATE]),
+    "begin_notes": (RECOVERED, standby(), [BeginNotes(7, keep=True)]),
     "give_back_after_fence": (
         state(),
         stopped(primary(notes=Notes(4, 4, fenced_epoch=4))),
@@ -101,6 +108,7 @@ CASES = {
     "hand_over": (MOVING, primary(), [StopPostgres(StopMode.FAST)]),
     "finish_job": (REBUILDING, replace(LOST, job=job(running=False, seconds=0.1)), [FinishJob()]),
     "retire": (REMOVED, standby(), [StopPostgres(StopMode.FAST)]),
+    "mark_kept": (RECOVERED, standby(notes=Notes(4, 4, recovery=7)), [MarkDirectory(7)]),
     "announce": (state(), replace(standby(), me=MOVED), [Propose(Announce(MOVED))]),
     "initialise": (BOOTSTRAPPING, FRESH, [Initialise()]),
     "pledge": (vacant(), standby(), [Pledge(5)]),
@@ -111,6 +119,7 @@ CASES = {
         [CreateSlots(("pg1", "pg3")), Propose(Promoted(5, "pg2", 3, 2, LSN + 8))],
     ),
     "give_up": (state(), primary(answer_age_s=61.0, instance=None), [NoteFenced(4), IMMEDIATE]),
+    "refuse_strange": (RECOVERED, stopped(standby("pg3", notes=Notes(recovery=7))), []),
     "restart_in_place": (state(), stopped(primary()), [StartPrimary(4)]),
     "await_lease": (state(), stopped(primary(lease=None)), []),
     "settle_incarnation": (

@@ -5,15 +5,17 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.cluster.commands import Rebuild, Release
+from appliance.cluster.commands import FinishBootstrap, Rebuild, Rebuilt, Release
 from appliance.cluster.state import LeaseStatus, NodeRole
 from appliance.ha.actions import (
+    BeginNotes,
     Clone,
     Decision,
     EndStray,
     Follow,
     ForgetIncarnation,
     Initialise,
+    MarkDirectory,
     NoteFenced,
     Pledge,
     Promote,
@@ -25,6 +27,7 @@ from appliance.ha.actions import (
 )
 from appliance.ha.decide import RULES, cast_vote, decide, wants_lease
 from appliance.ha.seen import DirectoryKind
+from appliance.node.report import make_report
 from tests.unit.cluster.building import Tape
 
 from .building import POLICY, is_open_primary, some_observation, some_state
@@ -60,6 +63,14 @@ def may_be_primary(present, seen, enough_s=POLICY.fence_below_s):
     )
 
 
+def behind(present, seen):
+    """Its notes say that more was decided, or its log that the cluster went on from a minority since."""
+    if seen.log_incarnation > present.recovery.number:
+        return True
+    same_history = not present.initialised or seen.notes.recovery == present.recovery.number
+    return same_history and (present.appointment.epoch if present.appointment else 0) < seen.notes.epoch
+
+
 def may_be_writable(seen):
     """One that gives no answer may be: then its signal file says what it was started as."""
     standby = seen.instance.in_recovery if seen.instance is not None else seen.directory.standby_signal
@@ -68,10 +79,12 @@ def may_be_writable(seen):
 
 def no_writable_primary_without_a_lease_keeps_running(present, seen, actions):
     """Behind its own notes a node waits for the log, and before its first contact for that; its guard does not."""
+    if behind(present, seen):
+        return
     enough_s = POLICY.fence_below_s if seen.contact_s is not None else POLICY.guard_margin_s
     held, answer = present.appointment, seen.instance
     writable = seen.postmaster is not None and answer is not None and not answer.in_recovery
-    if writable and held is not None and held.epoch >= seen.notes.epoch and not may_be_primary(present, seen, enough_s):
+    if writable and held is not None and not may_be_primary(present, seen, enough_s):
         assert any(isinstance(a, StopPostgres | EndStray) for a in actions)
 
 
@@ -138,10 +151,44 @@ def a_lease_is_given_back_only_of_an_epoch_that_is_noted_as_over(present, seen, 
             assert not seen.directory.stray_pid
 
 
-def a_node_behind_its_notes_does_nothing(present, seen, actions):
-    held = present.appointment
-    if (held.epoch if held is not None else 0) < seen.notes.epoch:
+def a_node_behind_its_notes_or_its_log_does_nothing(present, seen, actions):
+    if behind(present, seen):
         assert actions == ()
+
+
+def another_history(present, seen):
+    """R13a in the words of docs/safety.md: neither written after the last recovery nor kept by it."""
+    directory, last = seen.directory, present.recovery
+    if not present.initialised or directory.kind is not DirectoryKind.CLUSTER or directory.problem:
+        return False
+    return directory.recovery != last.number and directory.incarnation not in last.kept.values()
+
+
+def what_is_of_another_history_serves_nobody(present, seen, actions):
+    if behind(present, seen) or not another_history(present, seen) or seen.directory.stray_pid:
+        return
+    if seen.postmaster is not None:
+        stops = any(isinstance(action, StopPostgres) for action in actions)
+        assert stops or seen.stopping_s is not None
+        assert all(isinstance(action, StopPostgres | NoteFenced) for action in actions)
+    never = StartPrimary | StartStandby | Promote | Follow | Clone | Rewind | ForgetIncarnation | MarkDirectory
+    assert not [action for action in actions if isinstance(action, never)]
+    for action in actions:
+        assert not isinstance(action, BeginNotes) or not action.keep
+        if isinstance(action, Propose):
+            assert not isinstance(action.command, Rebuild | Rebuilt | FinishBootstrap)
+            assert not isinstance(action.command, Release) or action.command.position is None
+
+
+def notes_hold_on_with_the_data_that_was_kept_and_only_then(present, seen, actions):
+    for action in actions:
+        if isinstance(action, BeginNotes):
+            assert action.recovery == present.recovery.number != seen.notes.recovery
+            kept = seen.directory.incarnation != "" and seen.directory.incarnation in present.recovery.kept.values()
+            assert action.keep == kept
+            assert kept or seen.postmaster is None, "nothing runs that the guard would have to end"
+    if present.initialised and seen.notes.recovery != present.recovery.number:
+        assert not [action for action in actions if isinstance(action, Pledge | StartPrimary | Promote | StartStandby)]
 
 
 def a_pledge_never_goes_back(present, seen, actions):
@@ -170,7 +217,9 @@ PROMISES = (
     the_appointed_primary_never_rebuilds,
     the_incarnation_is_forgotten_before_others_hear_of_the_rebuild,
     a_lease_is_given_back_only_of_an_epoch_that_is_noted_as_over,
-    a_node_behind_its_notes_does_nothing,
+    a_node_behind_its_notes_or_its_log_does_nothing,
+    what_is_of_another_history_serves_nobody,
+    notes_hold_on_with_the_data_that_was_kept_and_only_then,
     a_pledge_never_goes_back,
     a_witness_runs_no_postgresql,
     a_job_is_not_disturbed,
@@ -202,6 +251,13 @@ def test_a_vote_and_a_renewal_are_consistent_with_the_state(choices):
     seen = some_observation(present, tape)
     vote, epoch = cast_vote(present, seen), wants_lease(present, seen)
 
+    awaits = seen.log_incarnation > present.recovery.number
+    if another_history(present, seen) or awaits:
+        assert vote is None
+        assert epoch is None or awaits
+        report = make_report(present, seen, None, "")
+        assert (report.vote, report.incarnation, report.timeline, report.lsn) == (None, "", 0, 0)
+        assert report.in_recovery is None
     if vote is not None:
         assert seen.directory.system_identifier == present.system_identifier
         assert vote.election == present.election.number == seen.notes.pledge

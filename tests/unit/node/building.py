@@ -35,6 +35,7 @@ class Consensus:
         self.state, self.index, self.term = state, 7, 3
         self.leader, self.leads, self.leading_since_s = "pg1", leads, 0.0 if leads else None
         self.before_change = lambda: None
+        self.incarnation = 0
         self.barriers, self.proposed, self.asked, self.changes = [], [], [], []
         self.members = Members()
         self.removed_by = ()
@@ -50,6 +51,7 @@ class Consensus:
         figures |= dict.fromkeys(("fsync_total_s", "fsync_longest_s", "tick_late_longest_s"), 0.0)
         return SimpleNamespace(
             name="pg1",
+            incarnation=self.incarnation,
             role="follower",
             first_index=2,
             last_index=1,
@@ -164,6 +166,10 @@ class Guard:
     def quit(self):
         self._speak()
         self.calls.append("quit")
+
+    def set_fence_aside(self, recovery):
+        self._speak()
+        self.calls.append(f"fence aside {recovery}")
 
     def _speak(self):
         if self.silent:

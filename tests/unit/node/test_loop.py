@@ -61,7 +61,7 @@ class Node:
             publish=self.published.append,
         )
 
-    def look(self, present, policy, guard, notes, lease, contact_s, reports):
+    def look(self, present, policy, guard, notes, lease, contact_s, reports, log_incarnation):
         self.looks += 1
         contact = None if contact_s is None else self.clock.now_s - contact_s
         return replace(self.seen, notes=notes, lease=lease, contact_s=contact)

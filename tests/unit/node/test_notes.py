@@ -7,7 +7,7 @@ import pytest
 
 from appliance.ha.seen import Notes
 from appliance.node.notes import NotesError, NotesFile, give_back, new_incarnation
-from appliance.postgres.incarnation import forget_incarnation, read_incarnation, write_incarnation
+from appliance.postgres.incarnation import NONE, Incarnation, forget_incarnation, read_incarnation, write_incarnation
 
 
 @pytest.fixture
@@ -67,22 +67,42 @@ def test_equal_notes_are_not_written_again(path):
     assert path.exists()
 
 
-def test_an_incarnation_is_written_read_and_forgotten(tmp_path):
-    assert read_incarnation(tmp_path) == ""
-    incarnation = new_incarnation()
+@pytest.mark.parametrize("recovery", [0, 1_795_000_000])
+def test_an_incarnation_is_written_read_and_forgotten_but_not_when_it_was_written(tmp_path, recovery):
+    assert read_incarnation(tmp_path) == NONE
+    incarnation = new_incarnation(recovery)
     write_incarnation(tmp_path, incarnation)
     assert read_incarnation(tmp_path) == incarnation
-    forget_incarnation(tmp_path)
-    assert read_incarnation(tmp_path) == ""
-    forget_incarnation(tmp_path)
+    assert (len(incarnation.id), incarnation.recovery) == (16, recovery)
+    for _ in range(2):
+        forget_incarnation(tmp_path)
+        assert read_incarnation(tmp_path) == Incarnation("", recovery)
     forget_incarnation(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
 
 
-def test_an_unreadable_incarnation_is_none(tmp_path):
-    (tmp_path / "appliance.incarnation").write_bytes(b"\xff\xfe\x00")
+def test_r13a_a_file_of_before_recoveries_were_numbered_is_of_none(tmp_path):
+    (tmp_path / "appliance.incarnation").write_text("00ff00ff00ff00ff\n")
+    assert read_incarnation(tmp_path) == Incarnation("00ff00ff00ff00ff", 0)
+    write_incarnation(tmp_path, Incarnation("00ff00ff00ff00ff"))
+    assert (tmp_path / "appliance.incarnation").read_text() == "00ff00ff00ff00ff\n", "and is written as it was"
 
-    assert read_incarnation(tmp_path) == ""
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"", b"\n\n\n", b"\nmany\n"])
+def test_an_unreadable_incarnation_is_none(tmp_path, damage):
+    (tmp_path / "appliance.incarnation").write_bytes(damage)
+
+    assert read_incarnation(tmp_path) == NONE
+
+
+def test_r13a_what_is_not_kept_of_the_notes_stays_beside_them(path):
+    notes = NotesFile(path)
+    old = Notes(epoch=9, pledge=11, fenced_epoch=8)
+    notes.write(old)
+    notes.begin_anew(7)
+    assert (notes.value, NotesFile(path).value) == (Notes(recovery=7), Notes(recovery=7))
+    assert NotesFile(path.with_name("notes.before-recovery-7.json")).value == old
 
 
 def test_incarnations_differ():
-    assert len({new_incarnation() for _ in range(100)}) == 100
+    assert len({new_incarnation(0).id for _ in range(100)}) == 100

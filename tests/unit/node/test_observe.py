@@ -8,6 +8,7 @@ from appliance.ha.seen import DirectoryKind
 from appliance.node.observe import directory_seen, instance_seen, upstream_address
 from appliance.postgres.control import ControlData, ControlState
 from appliance.postgres.directory import Directory
+from appliance.postgres.incarnation import Incarnation
 from appliance.postgres.instance import Known, read_answer
 
 CONTROL = ControlData(
@@ -27,6 +28,9 @@ LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "receiv
  "conf_load_time": "now", "pending_restart": ["max_connections"]}"""
 
 
+INC = Incarnation("inc", 7)
+
+
 @pytest.mark.parametrize(
     ("written", "was_primary", "shut_down"),
     [
@@ -40,7 +44,7 @@ LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "receiv
     ],
 )
 def test_the_control_file_says_who_wrote_it_last(written, was_primary, shut_down):
-    seen = directory_seen(replace(FOUND, control=replace(CONTROL, state=written)), "inc", 0)
+    seen = directory_seen(replace(FOUND, control=replace(CONTROL, state=written)), INC, 0)
 
     assert (seen.was_primary, seen.shut_down) == (was_primary, shut_down)
     assert (seen.system_identifier, seen.checkpoint_lsn, seen.incarnation) == ("7423", 100, "inc")
@@ -50,15 +54,16 @@ def test_the_newest_timeline_of_the_control_file_counts():
     """Right after a promotion the last checkpoint is still on the old timeline."""
     promoted = replace(CONTROL, timeline=2, min_recovery_timeline=3)
 
-    assert directory_seen(replace(FOUND, control=promoted), "inc", 0).timeline == 3
+    assert directory_seen(replace(FOUND, control=promoted), INC, 0).timeline == 3
 
 
 def test_r13_an_unfinished_rewind_takes_the_incarnation_away():
-    assert directory_seen(replace(FOUND, rewind_unfinished=True), "inc", 0).incarnation == ""
+    seen = directory_seen(replace(FOUND, rewind_unfinished=True), INC, 0)
+    assert (seen.incarnation, seen.recovery) == ("", 7), "after which recovery it was written stays (R13a)"
 
 
 def test_a_directory_that_cannot_be_read_is_a_problem_and_no_member():
-    seen = directory_seen(replace(FOUND, control=None, problem="of PostgreSQL 14"), "inc", 99)
+    seen = directory_seen(replace(FOUND, control=None, problem="of PostgreSQL 14"), INC, 99)
 
     assert (seen.problem, seen.incarnation, seen.system_identifier, seen.stray_pid) == ("of PostgreSQL 14", "", "", 99)
 

@@ -27,6 +27,10 @@ def command(number):
     return COMMAND + Submission(f"id {number}", 0, b"%d" % number).pack()
 
 
+def told(incarnation):
+    return b"incarnation %d begins" % incarnation
+
+
 def live(journal, commands=3):
     """A member of a group of three that was told of one commit."""
     journal.found("cafe", MEMBERS)
@@ -169,6 +173,16 @@ def test_the_group_goes_on_with_every_entry_and_the_old_journal_is_kept(director
     assert kept.read_bytes() == was
 
 
+def test_the_state_machine_is_told_before_anything_else_of_the_new_incarnation(directory):
+    before, _ = read_copy(directory, Appender())
+    begin_anew(directory, before, ADDRESS, NOW_S, told)
+    after, state = read_copy(directory, Appender())
+    assert state == (b"0", b"1", b"2", b"incarnation 1 begins")
+    assert (after.last_index, after.last_term, after.members) == (6, 5, going_on(before, ADDRESS))
+    begin_anew(directory, after, ADDRESS, NOW_S, told)
+    assert read_copy(directory, Appender())[1] == (*state, b"incarnation 2 begins")
+
+
 def test_two_that_begin_anew_from_one_incarnation_are_two_groups(directory, tmp_path):
     copy, _ = read_copy(directory, Appender())
     shutil.copytree(directory, tmp_path / "other")
@@ -231,15 +245,16 @@ def test_a_crash_leaves_the_journal_as_before_or_as_after_with_the_old_one_besid
         disk = VirtualDisk(medium)
         disk.crash_in(crash_at, share)
         with pytest.raises(Crash):
-            begin_anew_on(disk, copy, ADDRESS, NOW_S)
+            begin_anew_on(disk, copy, ADDRESS, NOW_S, told)
         loss(medium)
         found = reopened(medium)
         if found == before:
-            begin_anew_on(VirtualDisk(medium), copy, ADDRESS, NOW_S)
+            begin_anew_on(VirtualDisk(medium), copy, ADDRESS, NOW_S, told)
             medium.lose_power()
             assert reopened(medium)["incarnation"] == 1
         else:
-            assert (found["incarnation"], found["entries"][:-1]) == (1, before["entries"])
+            assert (found["incarnation"], found["entries"][:-2]) == (1, before["entries"])
+            assert b"incarnation 1 begins" in found["entries"][-1][0], "never the one without the other"
             assert bytes_on(medium, "journal.before-incarnation-1") == old
 
 
@@ -247,7 +262,7 @@ def crash_points():
     """Every call of a new beginning that changes something on the disk."""
     medium, copy, before = written()
     disk = VirtualDisk(medium)
-    begin_anew_on(disk, copy, ADDRESS, NOW_S)
+    begin_anew_on(disk, copy, ADDRESS, NOW_S, told)
     assert disk.calls > 8
     medium.lose_power()
     assert reopened(medium) != before
