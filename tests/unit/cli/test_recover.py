@@ -72,7 +72,6 @@ class Hosts:
         journal.close()
         disk.close()
 
-
     def let_all_vote(self, name):
         disk = OsDisk(self.raft(name))
         journal = Journal(disk, "shop", name, draw_id=lambda: "")

@@ -163,7 +163,7 @@ def test_no_walk_breaks_a_promise(start, choices):
 
 def test_random_walks_get_everywhere_and_break_no_promise():
     applied_kinds = set()
-    for seed in range(800):
+    for seed in range(1600):
         present, tape = state(), Tape(Random(seed).randbytes(600))
         while tape.left > 0:
             command = next_command(present, tape)

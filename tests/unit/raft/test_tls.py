@@ -276,7 +276,9 @@ def test_what_is_known_of_the_certificate_is_what_the_last_look_saw(certs):
     tls.cert.unlink()
     assert own.certificate is seen
     own.look()
-    assert own.certificate == CertificateStatus(None, f"cannot read {tls.cert}: No such file or directory")
+    assert own.certificate == CertificateStatus(
+        None, f"cannot read {tls.cert}: No such file or directory; put it there"
+    )
     certs.member("n1", valid_for=30 * DAY)
     own.look()
     assert own.certificate == CertificateStatus(tls.expires_at(), None)
@@ -310,7 +312,8 @@ def test_a_certificate_of_somebody_else_is_a_problem_in_words(certs):
     certs.member("n2", file="n1")
     own.look()
     assert own.certificate == CertificateStatus(
-        tls.expires_at(), f"the certificate in {tls.cert} is for 'n2' of cluster 'c', this is 'n1' of 'c'"
+        tls.expires_at(),
+        f"the certificate in {tls.cert} is for 'n2' of cluster 'c', this is 'n1' of 'c': put its own there",
     )
 
 
@@ -327,7 +330,7 @@ def test_a_connection_that_finds_other_files_calls_for_a_look_at_once(certs):
         while own.certificate.problem is None:
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
-        assert own.certificate.problem == f"cannot read {tls.key}: No such file or directory"
+        assert own.certificate.problem == f"cannot read {tls.key}: No such file or directory; put it there"
     finally:
         own.close()
 
