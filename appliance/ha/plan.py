@@ -16,6 +16,7 @@ from appliance.cluster.commands import (
     NotePosition,
     OpenElection,
     RaiseFormat,
+    Recovered,
 )
 from appliance.cluster.config import Policy
 from appliance.cluster.state import (
@@ -72,6 +73,19 @@ def silence_s(leader: LeaderSeen) -> float:
     if leader.confirmed_s is not None:
         return leader.confirmed_s
     return min(leader.leading_s, leader.epoch_s)
+
+
+def number_recovery(now: Situation) -> Plan | None:
+    """R13a: a recovery by a version that told the state machine nothing of it: all data that is a member's is kept.
+
+    A raft leader that has not applied everything yet proposes it as well; then the recovery's own command, which stands
+    before all others of this incarnation, has the number already, and this one is refused.
+    """
+    number = now.leader.log_incarnation
+    if number <= now.state.recovery.number:
+        return None
+    kept = {member.name: member.incarnation for member in now.state.members.values() if member.incarnation}
+    return Plan(f"the log is of recovery {number}, which is not in the state", (Recovered(number, kept),))
 
 
 def depose_silent_primary(now: Situation) -> Plan | None:
@@ -308,6 +322,7 @@ def _reported_position(now: Situation) -> Position | None:
 
 
 RULES: tuple[Rule, ...] = (
+    number_recovery,
     depose_silent_primary,
     advance_operation,
     open_election,

@@ -255,3 +255,5 @@ class LeaderSeen:
     """since it last proposed a position"""
     replicas: frozenset[str] = frozenset()
     """all that belong to consensus, with a vote or without, announced or not"""
+    log_incarnation: int = 0
+    """of the group that it leads (R13a)"""

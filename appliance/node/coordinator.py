@@ -235,7 +235,7 @@ class Coordinator:
         return view.index >= self._settled_index
 
     def _situation(self, view: View[ClusterState], policy: Policy, since_s: float) -> Situation:
-        now_s, state = boottime_s(), view.state
+        now_s, state, consensus = boottime_s(), view.state, self._replica.status()
         operation = state.running_operation()
         epoch = state.appointment.epoch if state.appointment is not None else 0
         confirmed_s = self._ledger.confirmed_s(view.term, epoch)
@@ -246,7 +246,8 @@ class Coordinator:
             election_s=self._election.age_s((view.term, state.election.number if state.election else 0), now_s),
             phase_s=self._phase.age_s((view.term, operation and (operation.id, operation.phase)), now_s),
             noted_s=now_s - self._noted_s,
-            replicas=self._replica.status().members.names,
+            replicas=consensus.members.names,
+            log_incarnation=consensus.incarnation,
         )
         return Situation(state, self.reports(), leader, policy, wall_time())
 

@@ -223,10 +223,16 @@ class GuardClient:
     def set_fence_aside(self, recovery: int) -> None:
         """R13a: end the guard, which must run nothing, and keep what it fenced under another name.
 
-        The next one knows of no fence, and takes a deadline of any epoch.
+        The next one knows of no fence, and takes a deadline of any epoch. Returns when this one answers no more: it
+        would say again what it fenced.
         """
+        until_s = time.monotonic() + CALL_LIMIT_S
         try:
             self.quit()
+            while time.monotonic() < until_s:
+                self._connect(until_s).socket.close()
+                time.sleep(RETRY_S)
+            raise GuardError("timeout", "it was told to end and goes on")
         except GuardError as error:
             if error.code != "unreachable":
                 raise

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, Member, Position
@@ -28,7 +29,7 @@ from appliance.postgres.control import ControlData, ControlState
 from appliance.postgres.directory import Directory, inspect, postmaster_pid
 from appliance.postgres.errors import SettingsError
 from appliance.postgres.history import read_history
-from appliance.postgres.incarnation import NONE, Incarnation, read_incarnation
+from appliance.postgres.incarnation import NONE, Incarnation, stored_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
 from appliance.postgres.segments import newest_timeline, oldest_lsn
 
@@ -168,7 +169,7 @@ class Observer:
         return FailedCheckpoint(now_s - failed_s, error) if error is not None and failed_s is not None else None
 
     def _directory(self, found: Directory, guard: GuardStatus | None) -> DirectorySeen:
-        incarnation = read_incarnation(self._local.data_dir) if found.kind is DirectoryKind.CLUSTER else NONE
+        found, incarnation = identified(found, local.data_dir)
         stray = found.postmaster_pid if guard is not None and guard.postmaster is None else None
         return directory_seen(found, incarnation, stray or 0)
 
@@ -225,6 +226,16 @@ def oldest_of_primary(state: ClusterState, reports: Mapping[str, ReportSeen]) ->
     if held is None or heard is None or heard.report.in_recovery is not False:
         return 0
     return heard.report.oldest_lsn if heard.report.timeline == held.timeline else 0
+
+
+def identified(found: Directory, data_dir: Path) -> tuple[Directory, Incarnation]:
+    """With its incarnation. That it cannot be read just now is a problem; a directory without one is rebuilt."""
+    if found.kind is not DirectoryKind.CLUSTER:
+        return found, NONE
+    try:
+        return found, stored_incarnation(data_dir)
+    except OSError as error:
+        return replace(found, control=None, problem=f"{error.filename} cannot be read: {error.strerror}"), NONE
 
 
 def directory_seen(found: Directory, incarnation: Incarnation, stray_pid: int) -> DirectorySeen:

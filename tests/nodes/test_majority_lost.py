@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -82,6 +83,63 @@ def _the_old_journal_is_refused(cluster, left, returning, old, incarnation):
     cluster.wait_whole(60)
 
 
+def test_r13a_old_hosts_that_return_without_their_journals_are_refused_until_their_data_is_gone(cluster):
+    """What the lost majority had decided has the numbers of the new history: epoch, timeline, and further WAL."""
+    first = cluster.primary()
+    left, other = cluster.standbys()
+    first.sql("CREATE TABLE told (by text)")
+    first.sql("INSERT INTO told VALUES ('both')")
+    cluster.wait_until(lambda: left.sql("SELECT count(*) FROM told") == [(1,)], 10, "the survivor has it")
+    before = raft_of(left)["incarnation"]
+    left.lose_host()
+    assert first.command("switchover", "--to", other.name, "--yes").returncode == 0
+    cluster.wait_until(lambda: other.writable() and first.writable() is False, 20, "the other two have gone on")
+    for _ in range(100):
+        other.sql("INSERT INTO told SELECT 'the lost' FROM generate_series(1, 1000)")
+    lost = numbers(other)
+    for node in (first, other):
+        node.lose_host()
+        shutil.rmtree(node.directory / "raft")
+    recovered = left.command("raft", "recover", *dead([first, other]), "--yes", "-o", "json")
+    assert recovered.returncode == 0, recovered.stderr
+    number = json.loads(recovered.stdout)["incarnation"]
+    assert list(json.loads(recovered.stdout)["data"]) == [left.name]
+    left.start()
+    cluster.wait_until(left.writable, 30, "the survivor is primary")
+    assert numbers(left) == lost, "the trap of this test: the numbers of the lost are given out again"
+    left.sql("INSERT INTO told VALUES ('the new')")
+
+    for node in (first, other):
+        node.mark_log()
+        node.start()
+    for node in (first, other):
+        cluster.wait_until(lambda node=node: refusal(node), 30, "it is refused in words")
+        assert f"of another history (recovery {before}) than the one that the cluster went on with" in refusal(node)
+        assert f"(recovery {number}): move it away or remove it, then this node clones the cluster" in refusal(node)
+        assert (node.directory / f"notes.before-recovery-{number}.json").exists()
+    cluster.wait_until(lambda: voters(left) == set(cluster.nodes), 20, "their replicas are taken in all the same")
+    # an election among replicas that all vote: whose data is refused has no say in it
+    left.end(signal.SIGINT)
+    left.start()
+    cluster.wait_until(left.writable, 40, "the survivor is elected, and nobody else")
+    for node in (first, other):
+        assert not node.logged("postgres.exited"), "PostgreSQL was not even started"
+        assert not node.postgres_processes()
+        assert not node.jobs()
+        assert node.view()["primary"] == left.name
+    assert left.sql("SELECT by, count(*) FROM told GROUP BY by ORDER BY by") == [("both", 1), ("the new", 1)]
+
+    for node in (first, other):
+        shutil.rmtree(node.data_dir)
+    primary = cluster.wait_whole(60)
+    assert primary is left
+    assert [node.jobs() for node in (first, other)] == [[("clone", "done")]] * 2
+    moved = left.command("switchover", "--to", other.name, "--yes")
+    assert moved.returncode == 0, moved.stderr
+    cluster.wait_whole(60)
+    assert other.sql("SELECT by, count(*) FROM told GROUP BY by ORDER BY by") == [("both", 1), ("the new", 1)]
+
+
 def test_the_raft_leadership_moves_and_the_primary_stays(cluster):
     primary = cluster.primary()
     before = raft_of(primary)["leader"]
@@ -98,6 +156,17 @@ def test_the_raft_leadership_moves_and_the_primary_stays(cluster):
     again = primary.command("raft", "transfer-leader", "--to", target, "--yes")
     assert (again.returncode, "leads already" in again.stderr) == (4, True)
     assert cluster.primary() is primary
+
+
+def numbers(node):
+    return tuple(node.view()[what] for what in ("epoch", "timeline"))
+
+
+def refusal(node):
+    """What the node says that it does, in its status and in its log, when it refuses its data."""
+    said = [entry["because"] for entry in node.logged("decision.changed", rule="refuse_strange")]
+    shown = next(member["doing"] for member in node.view()["members"] if member["name"] == node.name)
+    return shown if shown in said else ""
 
 
 def dead(nodes):

@@ -399,6 +399,27 @@ def test_a_later_guard_knows_the_last_fence(bench):
     assert 0 <= record["took_s"] < 0.5
 
 
+def test_r13a_a_fence_of_another_history_is_set_aside_with_the_guard_that_knows_of_it(bench):
+    bench.start("exec sleep 600", Deadline(5, bench.soon(0.1), 0.1))
+    bench.exited()
+    bench.start("exec sleep 600")
+    assert refusal(bench.client.set_fence_aside, 7) == "running"
+    assert (bench.run_dir / "fenced.json").exists()
+    bench.client.kill_postgres()
+    wait_until(lambda: bench.client.status().postmaster is None)
+    bench.client.set_fence_aside(7)
+    bench.client.ensure()
+    assert bench.client.status().fenced_epoch is None
+    bench.start("exec sleep 600", Deadline(2, bench.soon(60), 0.1))
+    assert json.loads((bench.run_dir / "fenced.before-recovery-7.json").read_text())["epoch"] == 5
+    assert not (bench.run_dir / "fenced.json").exists()
+
+
+def test_r13a_where_no_guard_lives_and_nothing_was_fenced_there_is_nothing_to_set_aside(bench):
+    bench.client.set_fence_aside(7)
+    assert not list(bench.run_dir.glob("fenced*"))
+
+
 # The deadline
 
 

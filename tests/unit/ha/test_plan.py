@@ -42,6 +42,7 @@ def commands(now):
 
 
 CASES = {
+    "number_recovery": situation(log_incarnation=7),
     "depose_silent_primary": situation(confirmed_s=DEPOSE_S + 0.01),
     "advance_operation": situation(replace(EXPIRED, operations=(operation(Phase.STOPPING),))),
     "open_election": situation(EXPIRED),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from appliance.cluster.apply import apply
-from appliance.cluster.commands import Rebuild, Rebuilt, Recovered, Release
-from appliance.cluster.state import LeaseStatus, NodeRole
+from appliance.cluster.commands import AbandonBootstrap, FinishBootstrap, Rebuild, Rebuilt, Recovered, Release
+from appliance.cluster.state import Bootstrap, ClusterState, LeaseStatus, NodeRole
 from appliance.ha.actions import (
     BeginNotes,
     Clone,
@@ -201,6 +201,38 @@ def test_notes_without_data_beside_them_are_not_set_aside_under_a_running_postgr
 
     assert actions(present, moved) == [StopPostgres(StopMode.FAST)]
     assert actions(present, stopped(moved)) == [BeginNotes(NUMBER, keep=False)]
+
+
+def test_a_bootstrap_does_not_take_data_of_another_history_for_what_it_made():
+    present = ClusterState(
+        members={"pg1": member("pg1", incarnation="")}, bootstrap=Bootstrap("pg1"), recovery=LOST.recovery
+    )
+    made = stopped(primary(notes=Notes()), timeline=1, incarnation="inc-1", recovery=NUMBER)
+    (finish,) = actions(present, made)
+    assert (type(finish.command), finish.command.recovery) == (FinishBootstrap, NUMBER)
+    assert apply(present, finish.command).refused is None
+    (given_up,) = actions(present, replace(made, directory=replace(made.directory, recovery=0)))
+
+    assert given_up == Propose(AbandonBootstrap("pg1", "the data directory is not empty"))
+
+
+def test_a_recovery_by_a_version_that_did_not_tell_of_it_is_numbered_by_the_raft_leader():
+    (command,) = plan(situation(log_incarnation=NUMBER)).commands
+    assert command == Recovered(NUMBER, {name: f"inc-{name}" for name in ("pg1", "pg2", "pg3")})
+    numbered = apply(state(), command).state
+    assert decide(numbered, replace(primary(), log_incarnation=NUMBER), POLICY).actions == (
+        BeginNotes(NUMBER, keep=True),
+    )
+    assert plan(situation(numbered, log_incarnation=NUMBER)).rule != "number_recovery"
+
+
+def test_a_raft_leader_that_has_not_applied_a_recovery_yet_cannot_undo_it():
+    """What it proposes comes later in the log."""
+    (command,) = plan(situation(log_incarnation=NUMBER)).commands
+    after = apply(LOST, command)
+
+    assert after.refused.startswith("recovery.old")
+    assert after.state.recovery.kept == KEPT
 
 
 def test_a_witness_has_nothing_to_refuse():

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.cluster.apply import apply
 from appliance.cluster.codec import Newer
-from appliance.cluster.commands import Depose, RemoveMember
+from appliance.cluster.commands import Depose, Recovered, RemoveMember
 from appliance.cluster.config import Policy
 from appliance.cluster.state import FORMAT, LeaseStatus, NodeRole
 from appliance.node import coordinator as module
@@ -46,6 +46,13 @@ def silence(coordinator, consensus, clock):
     step(coordinator, consensus)
     clock.now_s += POLICY.depose_after_s + 0.01
     step(coordinator, consensus)
+
+
+def test_r13a_a_recovery_that_the_state_does_not_know_of_is_told_to_it(coordinator, consensus):
+    consensus.incarnation = 7
+    step(coordinator, consensus)
+
+    assert consensus.commands == [Recovered(7, {name: f"inc-{name}" for name in ("pg1", "pg2", "pg3")})]
 
 
 def test_r3_a_renewal_is_confirmed_once_a_barrier_has_passed(coordinator, consensus):

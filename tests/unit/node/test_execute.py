@@ -6,13 +6,24 @@ import pytest
 
 from appliance.cluster.commands import Announce, Rebuild, Release
 from appliance.cluster.config import Policy
-from appliance.ha.actions import Decision, NoteFenced, Promote, Propose, StartPrimary, StopMode, StopPostgres
+from appliance.ha.actions import (
+    BeginNotes,
+    Decision,
+    MarkDirectory,
+    NoteFenced,
+    Promote,
+    Propose,
+    StartPrimary,
+    StopMode,
+    StopPostgres,
+)
 from appliance.ha.seen import Notes
 from appliance.node.execute import Executor
 from appliance.node.guard_client import Deadline
 from appliance.node.lease import Lease
 from appliance.node.notes import NotesFile
 from appliance.node.observe import Signalled
+from appliance.postgres.incarnation import Incarnation, read_incarnation
 from tests.unit.cluster.building import member, state
 from tests.unit.ha.building import primary, standby
 
@@ -71,6 +82,36 @@ def test_r4_a_lease_is_not_given_back_when_that_could_not_be_noted(bench):
     bench.directory.mkdir()
     assert bench.run(*GIVE_BACK) == [RELEASE]
     assert NotesFile(bench.directory / "notes.json").value.fenced_epoch == 4
+
+
+def test_r13a_notes_that_hold_on_only_change_their_number(bench):
+    bench.notes.write(Notes(4, 4, fenced_epoch=3))
+    bench.run(BeginNotes(7, keep=True))
+
+    assert NotesFile(bench.directory / "notes.json").value == Notes(4, 4, fenced_epoch=3, recovery=7)
+    assert bench.guard.calls == []
+
+
+def test_r13a_notes_are_replaced_after_everything_of_before_is_aside(bench):
+    """Whatever it dies in between finds the old number again, and does it once more."""
+    bench.notes.write(Notes(9, 11, fenced_epoch=8))
+    bench.guard.silent = True
+    bench.run(BeginNotes(7, keep=False))
+    assert NotesFile(bench.directory / "notes.json").value == Notes(9, 11, fenced_epoch=8)
+    assert "BeginNotes" in bench.said.named("action.failed")[0]["error"]
+
+    bench.guard.silent = False
+    bench.run(BeginNotes(7, keep=False))
+    assert NotesFile(bench.directory / "notes.json").value == Notes(recovery=7)
+    assert NotesFile(bench.directory / "notes.before-recovery-7.json").value == Notes(9, 11, fenced_epoch=8)
+    assert bench.guard.calls == ["fence aside 7"]
+
+
+def test_r13a_a_kept_directory_is_marked_under_its_own_id(bench):
+    bench.local.data_dir = bench.directory
+    bench.run(MarkDirectory(7))
+
+    assert read_incarnation(bench.directory) == Incarnation("inc-pg1", 7)
 
 
 def test_a_failure_is_told_once_until_it_changes(bench):

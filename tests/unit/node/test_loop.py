@@ -64,7 +64,7 @@ class Node:
     def look(self, present, policy, guard, notes, lease, contact_s, reports, log_incarnation):
         self.looks += 1
         contact = None if contact_s is None else self.clock.now_s - contact_s
-        return replace(self.seen, notes=notes, lease=lease, contact_s=contact)
+        return replace(self.seen, notes=notes, lease=lease, contact_s=contact, log_incarnation=log_incarnation)
 
     def confirm(self, epoch=4, late_s=0.0, reports=ALL):
         self.clock.now_s += late_s
@@ -219,6 +219,13 @@ def test_a_node_that_was_removed_says_so_once_until_it_is_taken_back(node):
         node.loop.step()
         assert node.published[-1].raft.removed_by == by
     assert node.said.named("raft.removed") == [{"by": ("pg2", "pg3")}, {"by": ("pg3",)}]
+
+
+def test_r13a_nothing_is_decided_while_the_log_holds_a_recovery_that_is_not_applied(node):
+    node.consensus.incarnation = 7
+    node.loop.step()
+
+    assert (node.published[-1].rule, node.guard.calls) == ("wait_for_log", [])
 
 
 def test_it_rests_while_an_answer_is_awaited(node):

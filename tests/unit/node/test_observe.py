@@ -4,12 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.cluster.apply import apply
+from appliance.cluster.commands import Recovered
+from appliance.ha.facts import strange
 from appliance.ha.seen import DirectoryKind
-from appliance.node.observe import directory_seen, instance_seen, upstream_address
+from appliance.node.observe import directory_seen, identified, instance_seen, upstream_address
 from appliance.postgres.control import ControlData, ControlState
 from appliance.postgres.directory import Directory
-from appliance.postgres.incarnation import Incarnation
+from appliance.postgres.incarnation import NONE, Incarnation, write_incarnation
 from appliance.postgres.instance import Known, read_answer
+from tests.unit.cluster.building import state
+from tests.unit.ha.building import primary
 
 CONTROL = ControlData(
     system_identifier="7423", state=ControlState.IN_PRODUCTION, checkpoint_lsn=100, timeline=2,
@@ -29,6 +34,7 @@ LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "receiv
 
 
 INC = Incarnation("inc", 7)
+LOST = apply(state(), Recovered(7, {})).state
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,18 @@ def test_the_newest_timeline_of_the_control_file_counts():
 def test_r13_an_unfinished_rewind_takes_the_incarnation_away():
     seen = directory_seen(replace(FOUND, rewind_unfinished=True), INC, 0)
     assert (seen.incarnation, seen.recovery) == ("", 7), "after which recovery it was written stays (R13a)"
+
+
+def test_r13a_an_incarnation_that_cannot_be_read_just_now_is_a_problem_and_not_another_history(tmp_path):
+    """Else a primary without a file descriptor to spare would be stopped for it."""
+    assert identified(FOUND, tmp_path) == (FOUND, NONE)
+    write_incarnation(tmp_path, INC)
+    assert identified(FOUND, tmp_path) == (FOUND, INC)
+    (tmp_path / "appliance.incarnation").unlink()
+    (tmp_path / "appliance.incarnation").mkdir()
+    seen = directory_seen(*identified(FOUND, tmp_path), 0)
+    assert seen.problem == f"{tmp_path}/appliance.incarnation cannot be read: Is a directory"
+    assert strange(LOST, replace(primary(), directory=seen)) is None
 
 
 def test_a_directory_that_cannot_be_read_is_a_problem_and_no_member():

@@ -6,6 +6,7 @@ import pytest
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.certificate import Certificate
 from appliance.postgres.credentials import Credentials
+from appliance.postgres.incarnation import Incarnation
 from appliance.postgres.progress import Progress, Told, read_told
 from appliance.postgres.settings import Settings
 from appliance.postgres.specs import Clone, Discard, InitdbOptions, Initialise, Rewind, decode, encode
@@ -20,11 +21,11 @@ SECURED = replace(SETTINGS, certificate=Certificate(Path("/ca"), Path("/cert"), 
     [
         Initialise(BINARIES, Path("/d"), Credentials("a", "b")),
         Initialise(BINARIES, Path("/d"), Credentials("a", "b", "c"), "app", "db", Path("/w"), InitdbOptions("C")),
-        Initialise(BINARIES, Path("/d"), Credentials("a", "b"), settings=SETTINGS),
+        Initialise(BINARIES, Path("/d"), Credentials("a", "b"), settings=SETTINGS, incarnation=Incarnation("inc", 7)),
         Initialise(BINARIES, Path("/d"), Credentials("a", "b"), settings=SECURED),
-        Clone(BINARIES, Path("/d"), "host=x", "host=y"),
+        Clone(BINARIES, Path("/d"), "host=x", "host=y", incarnation=Incarnation("inc", 7)),
         Clone(BINARIES, Path("/d"), "host=x", "host=y", wal_dir=Path("/w"), slot="pg1"),
-        Rewind(BINARIES, Path("/d"), "host=x", 3),
+        Rewind(BINARIES, Path("/d"), "host=x", 3, Incarnation("inc", 7)),
         Discard(Path("/d")),
     ],
     ids=lambda spec: type(spec).__name__,
