@@ -22,6 +22,7 @@ from appliance.node.config import NodeConfig
 from appliance.node.config_values import split_address
 from appliance.node.recovery import (
     FORMAT,
+    Data,
     NodeRunsError,
     RecoveryError,
     SurvivorCopy,
@@ -31,7 +32,6 @@ from appliance.node.recovery import (
     look,
     recovery_checks,
 )
-from appliance.postgres.incarnation import NONE
 
 ANSWER_LIMIT_S = 1.0
 
@@ -148,7 +148,7 @@ def _look(directory: Path, config: NodeConfig | None) -> SurvivorCopy:
     """Without a node's file, what data lies beside the copy is not known."""
     witness = config is None or config.role is NodeRole.WITNESS
     try:
-        return look(directory, NONE if witness or config is None else data_of(config.postgresql.data_dir))
+        return look(directory, Data() if witness or config is None else data_of(config.postgresql.data_dir))
     except NodeRunsError as error:
         hint = "a node that runs is looked at with `appliance raft status`"
         raise CommandError(Code.REFUSED, f"{error}; {hint} (node.runs)") from None

@@ -17,6 +17,7 @@ from appliance.node.clock import wall_s
 from appliance.node.machine import ClusterMachine
 from appliance.postgres.directory import rewind_mark
 from appliance.postgres.incarnation import NONE, Incarnation, stored_incarnation
+from appliance.postgres.segments import highest_timeline
 from raft import Copy, DirectoryInUse, ReplicaError, begin_anew, furthest, read_copy
 
 FORMAT = 2
@@ -44,26 +45,38 @@ class SurvivorCopy:
     """the last one known of that primary"""
     data: Incarnation = NONE
     """of the data directory on this host; without an id when there is none, or none that is complete"""
+    data_timeline: int = 0
+    """the highest that its WAL is of"""
     directories: Mapping[str, str] = field(default_factory=dict)
     """member to the id of the data directory that the cluster knows of it (R13)"""
     recovery: Recovery = field(default_factory=Recovery)
     """the last one that this copy knows of"""
+    timeline: int = 0
+    """the highest that was assigned (R14)"""
 
     @property
     def name(self) -> str:
         return self.log.name
 
 
-def data_of(data_dir: Path) -> Incarnation:
-    """Which data directory this is. RecoveryError when that cannot be read: it would not be kept, unnoticed."""
+@dataclass(frozen=True, slots=True)
+class Data:
+    incarnation: Incarnation = NONE
+    timeline: int = 0
+
+
+def data_of(data_dir: Path) -> Data:
+    """What lies beside a copy. RecoveryError when that cannot be read: it would not be kept, unnoticed."""
     try:
         found = stored_incarnation(data_dir)
-        return Incarnation("", found.recovery) if rewind_mark(data_dir).exists() else found
+        if not found.id or rewind_mark(data_dir).exists():
+            return Data(Incarnation("", found.recovery))
+        return Data(found, highest_timeline(data_dir / "pg_wal"))
     except OSError as error:
         raise RecoveryError(f"{error.filename}: {error.strerror}: it says whether the data here can be kept") from error
 
 
-def look(directory: Path, data: Incarnation = NONE) -> SurvivorCopy:
+def look(directory: Path, data: Data) -> SurvivorCopy:
     """Read a copy, changing nothing. NodeRunsError, RecoveryError, or OSError as it comes."""
     try:
         log, state = read_copy(directory, ClusterMachine())
@@ -74,7 +87,7 @@ def look(directory: Path, data: Incarnation = NONE) -> SurvivorCopy:
     return _survivor(log, state, data)
 
 
-def _survivor(log: Copy, state: ClusterState, data: Incarnation) -> SurvivorCopy:
+def _survivor(log: Copy, state: ClusterState, data: Data) -> SurvivorCopy:
     held = state.appointment
     return SurvivorCopy(
         FORMAT,
@@ -82,9 +95,11 @@ def _survivor(log: Copy, state: ClusterState, data: Incarnation) -> SurvivorCopy
         epoch=held.epoch if held is not None else 0,
         primary=held.node if held is not None else "",
         position=state.last_known,
-        data=data,
+        data=data.incarnation,
+        data_timeline=data.timeline,
         directories={member.name: member.incarnation for member in state.members.values() if member.incarnation},
         recovery=state.recovery,
+        timeline=state.highest_timeline,
     )
 
 
@@ -92,10 +107,15 @@ def kept_data(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Mapping[str,
     """R13a: member to the id of its data directory, of those that the cluster may go on with.
 
     What the log here does not count now is not made to count by this; and what a log knows that holds less than the one
-    here is known here too, so the data beside it is of no other history.
+    here is known here too. A standby may have followed a primary further than its replica heard of; its data is then
+    on a timeline that is not in the log here.
     """
     state = ClusterState(recovery=own.recovery)
-    return {c.name: c.data.id for c in (own, *others) if c.data.id and state.counts(c.data.id, c.data.recovery)}
+    return {
+        copy.name: copy.data.id
+        for copy in (own, *others)
+        if copy.data.id and state.counts(copy.data.id, copy.data.recovery) and copy.data_timeline <= own.timeline
+    }
 
 
 def go_on_alone(directory: Path, expected: SurvivorCopy, kept: Mapping[str, str], address: str) -> Path:
@@ -200,9 +220,17 @@ def _data_left(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Iterator[Ch
     if complete:
         yield Check("data.kept", "", True, f"the data of {', '.join(complete)}; all other data has to be cloned anew")
     else:
-        looked = ", ".join(copy.name for copy in (own, *others))
-        detail = f"none of {looked} has a complete data directory: give the copy of a host that has one, with --with"
+        looked = ", ".join(_data_in_words(own, copy) for copy in (own, *others))
+        detail = (
+            f"no complete data directory that the log here knows: {looked}; give the copy of a host with one (--with)"
+        )
         yield Check("data.kept", "", False, detail)
+
+
+def _data_in_words(own: SurvivorCopy, copy: SurvivorCopy) -> str:
+    if copy.data_timeline > own.timeline:
+        return f"{copy.name} has WAL of timeline {copy.data_timeline}, the log knows of {own.timeline}"
+    return f"{copy.name} has {copy.data.id or 'none'} of recovery {copy.data.recovery}"
 
 
 def _majority_gone(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Check:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 _WAL_ID_BYTES = 1 << 32
 _NAME = re.compile(r"[0-9A-F]{24}")
+_HISTORY = re.compile(r"[0-9A-F]{8}\.history")
 
 
 def segment_name(timeline: int, lsn: int, segment_bytes: int) -> str:
@@ -24,6 +25,12 @@ def newest_timeline(wal_dir: Path, lsn: int, segment_bytes: int) -> int:
         return 0
     place = segment_name(0, lsn, segment_bytes)[8:]
     names = (path.name for path in wal_dir.glob(f"????????{place}"))
+    return max((int(name[:8], 16) for name in names), default=0)
+
+
+def highest_timeline(wal_dir: Path) -> int:
+    """The highest that any WAL or history there is of; 0 when there is none."""
+    names = (path.name for path in wal_dir.iterdir() if _NAME.fullmatch(path.name) or _HISTORY.fullmatch(path.name))
     return max((int(name[:8], 16) for name in names), default=0)
 
 

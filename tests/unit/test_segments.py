@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.postgres.segments import newest_timeline, oldest_lsn, segment_name
+from appliance.postgres.segments import highest_timeline, newest_timeline, oldest_lsn, segment_name
 
 MB = 1 << 20
 
@@ -33,6 +33,11 @@ def test_the_newest_timeline_that_has_the_wal_wins(tmp_path):
     assert newest_timeline(tmp_path, 0x8002000, 16 * MB) == 4
     assert newest_timeline(tmp_path, 0x9002000, 16 * MB) == 0
     assert newest_timeline(tmp_path, 0, 16 * MB) == 0
+    assert highest_timeline(tmp_path) == 4
+    (tmp_path / "0000000A.history").touch()
+    (tmp_path / "0000000B.history.tmp").touch()
+    (tmp_path / "0000000C0000000000000008.partial").touch()
+    assert highest_timeline(tmp_path) == 10
 
 
 @pytest.mark.parametrize("segment_bytes", [MB, 16 * MB, 1024 * MB])

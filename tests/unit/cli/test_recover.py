@@ -40,6 +40,8 @@ class Hosts:
         for name in NAMES:
             self.write(name)
             self.data(name).mkdir()
+            (self.data(name) / "pg_wal").mkdir()
+            (self.data(name) / "pg_wal" / "000000010000000000000003").touch()
             write_incarnation(self.data(name), Incarnation(f"inc-{name}"))
 
     def raft(self, name):
@@ -225,21 +227,24 @@ def test_r13a_a_recovered_cluster_is_recovered_again_and_data_of_before_does_not
 
 
 def test_r13a_without_complete_data_there_is_nothing_to_go_on_with(appliance, hosts):
-    """The last: a rewind that did not end well leaves the id of its source."""
+    """A rewind that did not end well leaves the id of its source; a standby may have followed who the lost elected."""
     command = ["raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2", "--yes"]
     mark = hosts.directory / "n3-data.rewinding"
-    for spoil in (
-        lambda: mark.write_text("a rewind began"),
-        lambda: write_incarnation(hosts.data("n3"), Incarnation("", 0)),
-        lambda: write_incarnation(hosts.data("n3"), Incarnation("inc-other", 0)),
-        lambda: write_incarnation(hosts.data("n3"), Incarnation("inc-n3", 7)),
-        lambda: shutil.rmtree(hosts.data("n3")),
+    wal = hosts.data("n3") / "pg_wal"
+    for said, spoil in (
+        ("WAL of timeline 2, the log knows of 1", (wal / "00000002.history").touch),
+        ("none of recovery 0", lambda: mark.write_text("a rewind began")),
+        ("none of recovery 0", lambda: write_incarnation(hosts.data("n3"), Incarnation("", 0))),
+        ("inc-n3 of recovery 7", lambda: write_incarnation(hosts.data("n3"), Incarnation("inc-n3", 7))),
+        ("inc-other of recovery 0", lambda: write_incarnation(hosts.data("n3"), Incarnation("inc-other", 0))),
+        ("none of recovery 0", lambda: shutil.rmtree(hosts.data("n3"))),
     ):
         spoil()
         found = appliance(*command)
         assert (found.code, failed(found)) == (4, [("cluster", "data.kept")])
-        assert "none of n3 has a complete data directory: give the copy of a host that has one" in found.err
+        assert f"no complete data directory that the log here knows: n3 has {said}; give the copy of" in found.err
         mark.unlink(missing_ok=True)
+        (wal / "00000002.history").unlink(missing_ok=True)
 
 
 def test_r13a_a_witness_goes_on_with_the_data_of_another(appliance, hosts, shown):
