@@ -45,12 +45,15 @@ class Manner:
 
 def show(directory: str, output: Format) -> int:
     """Print what this host's copy of the log holds, changing nothing."""
-    if directory:
-        copy = _look(Path(directory), None)
-    else:
-        config = _own_config()
-        copy = _look(config.raft.dir, config)
-    emit(to_json(copy), _table([copy]), output, text=[*_table([copy]).lines(), *_member_lines(copy)])
+    config = None if directory else _own_config()
+    copy = _look(config.raft.dir if config is not None else Path(directory), config)
+    data = "not looked at with --dir: recovery would not keep it" if config is None else _data_in_words(copy)
+    emit(
+        to_json(copy),
+        _table([copy]),
+        output,
+        text=[*_table([copy]).lines(), *_member_lines(copy), f"data directory: {data}"],
+    )
     return Code.DONE
 
 
@@ -199,5 +202,10 @@ def _member_lines(copy: SurvivorCopy) -> list[str]:
     return [
         f"cluster {copy.log.cluster}, id {copy.log.cluster_id or 'none yet'}, replica {copy.log.replica_id}",
         f"members: {', '.join(members) or 'none yet'}",
-        f"data directory: {copy.data.id or 'none that is complete'}, recovery {copy.data.recovery}",
     ]
+
+
+def _data_in_words(copy: SurvivorCopy) -> str:
+    if not copy.data.id:
+        return "none that is complete"
+    return f"{copy.data.id}, recovery {copy.data.recovery}, timeline {copy.data_timeline}"

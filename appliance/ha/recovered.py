@@ -27,6 +27,8 @@ def begin_notes(state: ClusterState, seen: Observation, policy: Policy) -> Decis
     number = state.recovery.number
     if not state.initialised or seen.notes.recovery == number or me(state, seen).role is NodeRole.WITNESS:
         return None
+    if seen.directory.problem:
+        return Decision(f"{seen.directory.problem}; whether its notes hold on shows once that can be read")
     if seen.directory.incarnation in state.recovery.kept.values():
         return Decision(f"its notes hold on after recovery {number}", (BeginNotes(number, keep=True),))
     reason = f"its notes are of another history than recovery {number} began: they are set aside"

@@ -140,7 +140,10 @@ def test_show_prints_numbers_primary_and_position(appliance, hosts):
     lines = found.out.splitlines()
     assert lines[1].split() == ["n3", "0", "3", "3", "8", "1", "1", "n1", "1:0/3000060"]
     assert "id cafe, replica id-n3" in found.out
-    assert "data directory: inc-n3, recovery 0" in found.out
+    assert "data directory: inc-n3, recovery 0, timeline 1" in found.out
+    shutil.rmtree(hosts.data("n3"))
+    assert "data directory: none that is complete" in appliance("raft", "show", "--config", hosts.config("n3")).out
+    assert "data directory: not looked at" in appliance("raft", "show", "--dir", hosts.raft("n3")).out
     assert f"n2 (voter, {hosts.places['n2']})" in found.out
 
 

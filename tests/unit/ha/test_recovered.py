@@ -235,6 +235,16 @@ def test_a_raft_leader_that_has_not_applied_a_recovery_yet_cannot_undo_it():
     assert after.state.recovery.kept == KEPT
 
 
+def test_notes_are_not_judged_while_the_data_beside_them_cannot_be_read():
+    """A want of file descriptors must not cost what was left its pledges."""
+    unread = directory("pg2", incarnation="", system_identifier="", problem="cannot be read: Too many open files")
+
+    for seen in (standby("pg2", directory=unread), stopped(standby("pg2", directory=unread))):
+        decision = decide(LOST, seen, POLICY)
+        assert (decision.rule, decision.actions) == ("begin_notes", ())
+        assert "Too many open files" in decision.because
+
+
 def test_a_witness_has_nothing_to_refuse():
     witness = member("pg3", NodeRole.WITNESS)
     present = recovered(with_members(state(), witness), {})
