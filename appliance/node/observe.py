@@ -169,7 +169,7 @@ class Observer:
         return FailedCheckpoint(now_s - failed_s, error) if error is not None and failed_s is not None else None
 
     def _directory(self, found: Directory, guard: GuardStatus | None) -> DirectorySeen:
-        found, incarnation = identified(found, local.data_dir)
+        found, incarnation = identified(found, self._local.data_dir)
         stray = found.postmaster_pid if guard is not None and guard.postmaster is None else None
         return directory_seen(found, incarnation, stray or 0)
 
