@@ -6,6 +6,7 @@ from functools import partial
 from raft.api import Applied, Refused
 from raft.members import Member
 from tests.simulation.raft.checks import Violation
+from tests.simulation.raft.machine import NEWEST
 
 LEAST_VOTERS = 3
 
@@ -21,7 +22,12 @@ class Administrator:
 
     def begin(self):
         changes = self.world.profile.changes
-        for rate, action in ((changes.transfers, self._transfer), (changes.members, self._change)):
+        actions = (
+            (changes.transfers, self._transfer),
+            (changes.members, self._change),
+            (changes.upgrades, self._upgrade),
+        )
+        for rate, action in actions:
             if rate:
                 self._again(rate, action)
 
@@ -65,6 +71,24 @@ class Administrator:
             to = self._random.choice(sorted(self.world.hosts))
             self.world.tell("administrator", f"asks {leader.name} to hand over to {to}")
             self._ask(leader, "transfer", None, lambda name, engine: engine.transfer(name, to))
+
+    def _upgrade(self):
+        """Host by host, and one back at times; when all members run the newest version, the step to its format."""
+        leader = self.world.leader()
+        hosts = [host for host in self.world.hosts.values() if host.up and not host.retired]
+        if leader is not None and leader.members.all and self._random.random() < 0.5:
+            running = {host.name: host.process.version for host in hosts}
+            if all(running.get(name) == NEWEST for name in leader.members.names):
+                self.world.clients.step(leader)
+            return
+        old = [host for host in hosts if host.version < NEWEST]
+        back = not old or self._random.random() < 0.15
+        host = self._random.choice(hosts if back else old) if hosts else None
+        if host is not None:
+            host.version = 1 if back else NEWEST
+            self.world.count("upgrades" if host.version == NEWEST else "put back to the old version")
+            self.world.tell("administrator", f"installs version {host.version} on {host.name}")
+            self.world.kill(host.process)
 
     def _change(self):
         leader = self.world.leader()

@@ -3,7 +3,7 @@
 from functools import partial
 
 from raft.api import Applied, Refused
-from tests.simulation.raft.machine import KEYS, poison, put, swap
+from tests.simulation.raft.machine import KEYS, later, poison, put, step, swap
 
 PATIENCE_S = 2.0
 """How long a client waits for an answer before it asks anew, once all is well."""
@@ -41,6 +41,10 @@ class Clients:
                 if not _is_done(operation):
                     return f"{name} answers {operation} with {operation.answers or 'nothing'}"
         return None
+
+    def step(self, process):
+        """The administrator has seen that all members know the second format."""
+        self._propose(process, step(self._number()))
 
     def outcome(self, process, name, outcome):
         history = self.world.checks.history
@@ -96,6 +100,8 @@ class Clients:
             return swap(number, key, f"v{random.randrange(3)}", f"v{random.randrange(3)}")
         if draw < 0.22:
             return poison(number)
+        if self.world.profile.changes.upgrades and draw > 0.8:
+            return later(number, key, f"v{random.randrange(3)}")
         log = self.world.profile.log
         large = log.large and random.random() < log.large
         return put(number, key, f"v{random.randrange(3)}", random.randrange(log.large_bytes) if large else 0)

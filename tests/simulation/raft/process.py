@@ -15,7 +15,7 @@ from raft.journal import Journal
 from raft.members import Members
 from raft.messages import Append, Appended, AskVote, Vote, from_wire, to_wire
 from tests.simulation.raft.checks import Held, Violation, changes_members, recovered
-from tests.simulation.raft.machine import Recorder
+from tests.simulation.raft.machine import NEWEST, Recorder
 from tests.simulation.raft.virtual_disk import Crash, VirtualDisk
 
 CLUSTER = "simulated"
@@ -88,6 +88,7 @@ class Process:
     def __init__(self, world, host):
         """ReplicaError when the journal does not open; Crash when the machine dies meanwhile."""
         self.world, self.host, self.name = world, host, host.name
+        self.version = host.version
         self.checks = world.checks
         self.alive = True
         self.members = Members()
@@ -129,7 +130,7 @@ class Process:
         self.engine = None
         self.engine = Engine(
             settings,
-            Recorder(self._on_machine),
+            Recorder(self._on_machine, self.version),
             self.journal,
             clock=host.clock,
             draw=draw,
@@ -217,10 +218,12 @@ class Process:
             self.world.crashed(self)
         except Exception as error:
             self._post_all()
-            expected = isinstance(error, ReplicaError) and self.disk.errors > errors
-            if not expected:
+            if is_outdated(self.host, error):
+                self.world.outdated(self, str(error))
+            elif isinstance(error, ReplicaError) and self.disk.errors > errors:
+                self.world.failed(self, str(error))
+            else:
                 raise Violation(f"{self.name} fails: {type(error).__name__}: {error}") from error
-            self.world.failed(self, str(error))
         else:
             self._post_all()
             self._do_not_spin()
@@ -423,6 +426,11 @@ class Process:
             held = self.world.held_by(member) if member is not None else None
             if held is not None and term is not None:
                 self.checks.answers.believed(self.name, peer, index, term, held)
+
+
+def is_outdated(host, error):
+    """It has met what only a newer version than its own understands."""
+    return isinstance(error, ReplicaError) and host.version < NEWEST and f"of version {NEWEST}" in str(error)
 
 
 def voters_of(members):

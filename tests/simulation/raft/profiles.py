@@ -83,6 +83,8 @@ class Log:
 class Changes:
     transfers: float = 0.0
     members: float = 0.0
+    upgrades: float = 0.0
+    """Hosts that get another version; all begin with the first."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ PROFILES = {
     "members": {"changes": "members", "size": ("spares", "five-spares")},
     "clocks": {"clocks": ("drift", "stalls", "busy")},
     "large": {"log": "large", "size": "three"},
+    "versions": {"machines": ("healthy", "kills", "powers", "blackouts")},
     "five": {"size": "five"},
     "seven": {"size": "seven"},
 }
@@ -181,6 +184,9 @@ def draw(name, random):
         chosen["size"] = random.choice(("spares", "five-spares"))
     words = "/".join(chosen.values())
     profile = Profile(words, **{part: TABLES[part][choice] for part, choice in chosen.items()})
+    if name == "versions":
+        # beside the tables, so that the other profiles draw what they always drew
+        profile = replace(profile, changes=replace(profile.changes, upgrades=0.8))
     if "seven" in words:
         # more replicas, more messages: about the same time for a run
         profile = replace(profile, hurt_s=12.0)

@@ -16,8 +16,9 @@ from tests.simulation.raft.administrator import LEAST_VOTERS, Administrator
 from tests.simulation.raft.checks import Answers, Commits, Entries, History, Leaders, States, Violation, Votes
 from tests.simulation.raft.clients import Clients
 from tests.simulation.raft.faults import Faults
+from tests.simulation.raft.machine import NEWEST
 from tests.simulation.raft.network import Network
-from tests.simulation.raft.process import CLUSTER, Process
+from tests.simulation.raft.process import CLUSTER, Process, is_outdated
 from tests.simulation.raft.schedule import Schedule
 from tests.simulation.raft.virtual_disk import Crash, Medium, VirtualDisk
 
@@ -57,6 +58,8 @@ class Host:
         """(calls, share) of a crash in the next start."""
         self.retired = False
         """It was removed from the members, and does not start by itself."""
+        self.version = NEWEST
+        """Of what is installed there; its process has it from its next start on."""
         self.rate = 1.0 + random.uniform(-drift, drift)
         self._offset_s = random.uniform(10, 100_000)
         self._schedule = schedule
@@ -161,6 +164,7 @@ class World:
         for name in names + spares:
             addresses = founders if name in founders else {}
             hosts[name] = Host(name, addresses, self.schedule, self.fork_random(), drift)
+            hosts[name].version = 1 if self.profile.changes.upgrades else NEWEST
         if self.profile.machines.exact:
             # every call of the disk in turn, and each of them before, within and after
             calls, share = divmod(self.seed, len(CRASH_SHARES))
@@ -283,7 +287,9 @@ class World:
             return
         except ReplicaError as error:
             self.tell(name, f"does not start: {error}")
-            if host.medium.capacity_bytes is None:
+            if is_outdated(host, error):
+                self._install_newest(host)
+            elif host.medium.capacity_bytes is None:
                 raise Violation(f"{name} does not start: {error}") from error
             host.medium.kill()
             self.faults.restart_later(host)
@@ -321,6 +327,20 @@ class World:
         process.host.medium.kill()
         self._end(process)
         self.faults.restart_later(process.host)
+
+    def outdated(self, process, reason):
+        """It has ended itself, as it should before what only a newer version understands."""
+        if "holds later" in reason:
+            raise Violation(f"{process.name} meets what is new before the step to its format: {reason}")
+        self.tell(process.name, f"ends: {reason}")
+        process.host.medium.kill()
+        self._end(process)
+        self._install_newest(process.host)
+        self.faults.restart_later(process.host)
+
+    def _install_newest(self, host):
+        self.count("ended before a newer version's entry")
+        host.version = NEWEST
 
     def kill(self, process, *, restart=True):
         self.tell(process.name, "is killed")
