@@ -68,6 +68,8 @@ class Node:
         self.config_file = directory / "node.yml"
         self.data_dir = directory / "data"
         self.log_file = directory / "node.log"
+        self.sources = REPOSITORY
+        """Of the version that its node process runs from its next start on."""
         self._process: subprocess.Popen[bytes] | None = None
         self._log_mark = 0
         directory.mkdir(exist_ok=True)
@@ -84,7 +86,7 @@ class Node:
             self._process = subprocess.Popen(
                 [*enter, sys.executable, "-m", "appliance.cli.main", "node", "--config", str(self.config_file)],
                 cwd="/",
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                env={**os.environ, "PYTHONPATH": str(self.sources)},
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
