@@ -46,7 +46,8 @@ from appliance.ha.standby import upstream
 from appliance.node.clock import boottime_s
 from appliance.node.coordinator import PROPOSE_LIMIT_S
 from appliance.node.events import Events
-from appliance.node.guard_client import Deadline, GuardClient, GuardError
+from appliance.node.guard_client import Deadline, GuardClient
+from appliance.node.guard_connection import GuardError
 from appliance.node.lease import Lease
 from appliance.node.local import LocalPostgres
 from appliance.node.messages import AskCredentials, CredentialsAnswer, MessageError, decode, encode

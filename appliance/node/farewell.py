@@ -7,7 +7,8 @@ from contextlib import suppress
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import Release
 from appliance.cluster.state import ClusterState, LeaseStatus
-from appliance.node.guard_client import GuardClient, GuardError
+from appliance.node.guard_client import GuardClient
+from appliance.node.guard_connection import GuardError
 from appliance.node.loop import ControlLoop
 from appliance.node.notes import NotesFile, give_back
 from raft import Applied, Replica

@@ -3,22 +3,20 @@
 Every call opens a connection of its own and is bounded; one more stays open for the events.
 """
 
-import json
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from appliance.node.guard import ANOTHER_LIVES, PROTOCOL, SOCKET_NAME
+from appliance.node.guard_connection import Connection, GuardError, Message, granted
 from appliance.node.guard_record import FENCE_NAME
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -32,19 +30,6 @@ SILENCE_LIMIT_S = 3.0
 """A guard that answers nobody for so long keeps no deadline either. Shorter than what a lease leaves after that."""
 RETRY_S = 0.02
 EVENTS_LIMIT = 1000
-
-Message = dict[str, Any]
-
-
-class GuardError(Exception):
-    """The guard refused, or gave no answer; `code` says which, for programs.
-
-    After `timeout` or `unreachable` it is unknown whether the request was carried out: ask for the status.
-    """
-
-    def __init__(self, code: str, because: str) -> None:
-        super().__init__(f"guard: {because} ({code})")
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +108,7 @@ class GuardClient:
     def __init__(self, run_dir: Path, python: str = sys.executable) -> None:
         self._run_dir = run_dir
         self._python = python
-        self._events: _Connection | None = None
+        self._events: Connection | None = None
         self._waiting: deque[GuardEvent] = deque(maxlen=EVENTS_LIMIT)
         self._silence: Silence | None = None
 
@@ -261,17 +246,17 @@ class GuardClient:
                 pass  # an event, which the other connection gets too
         finally:
             connection.socket.close()
-        return _granted(answer)
+        return granted(answer)
 
-    def _connect(self, until_s: float) -> "_Connection":
+    def _connect(self, until_s: float) -> Connection:
         try:
-            connection = _Connection(str(self._run_dir / SOCKET_NAME), until_s)
+            connection = Connection(str(self._run_dir / SOCKET_NAME), until_s)
         except GuardError as error:
             if error.code == "unreachable":
                 self._silence = None
             raise
         try:
-            hello = _granted({"ok": True, **connection.next(until_s)})
+            hello = granted({"ok": True, **connection.next(until_s)})
             if hello.get("protocol") != PROTOCOL:
                 raise GuardError("protocol", f"it speaks {hello.get('protocol')}, this node {PROTOCOL}")
         except GuardError as error:
@@ -311,90 +296,6 @@ class GuardClient:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-
-
-class _Connection:
-    """JSON lines over a unix socket, each step with a limit."""
-
-    def __init__(self, address: str, until_s: float) -> None:
-        self._heard = b""
-        try:
-            self.socket = socket.socket(socket.AF_UNIX)
-        except OSError as error:  # out of descriptors: that says nothing about the guard
-            raise GuardError("timeout", f"no connection: {error.strerror}") from error
-        self._limit(until_s)
-        try:
-            self.socket.connect(address)
-        except OSError as error:
-            self.socket.close()
-            raise _failure(error) from error
-
-    def peer(self) -> int:
-        """The pid of whoever listens, from the kernel: no other process can have got it meanwhile."""
-        pid, _, _ = struct.unpack("3i", self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(pid)
-
-    def send(self, message: Message, until_s: float) -> None:
-        self._limit(until_s)
-        try:
-            self.socket.sendall(json.dumps(message).encode() + b"\n")
-        except OSError as error:
-            raise _failure(error) from error
-
-    def next(self, until_s: float) -> Message:
-        """Wait for a message."""
-        while b"\n" not in self._heard:
-            self._limit(until_s)
-            self._receive()
-        return self._take()
-
-    def arrived(self) -> Iterator[Message]:
-        """Give the messages that are here without waiting."""
-        while True:
-            while b"\n" in self._heard:
-                yield self._take()
-            self.socket.setblocking(False)
-            try:
-                self._receive()
-            except BlockingIOError:
-                return
-
-    def _limit(self, until_s: float) -> None:
-        self.socket.settimeout(max(0.001, until_s - time.monotonic()))
-
-    def _receive(self) -> None:
-        try:
-            heard = self.socket.recv(65536)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise _failure(error) from error
-        if not heard:
-            raise GuardError("unreachable", "it closed the connection")
-        self._heard += heard
-
-    def _take(self) -> Message:
-        line, _, self._heard = self._heard.partition(b"\n")
-        try:
-            message = json.loads(line)
-        except ValueError:
-            message = None
-        if not isinstance(message, dict):
-            raise GuardError("garbled", "it sent something that is no message")
-        return message
-
-
-def _failure(error: OSError) -> GuardError:
-    """Tell silence from absence."""
-    if isinstance(error, TimeoutError | BlockingIOError):
-        return GuardError("timeout", "no answer in time")
-    return GuardError("unreachable", error.strerror or str(error))
-
-
-def _granted(answer: Message) -> Message:
-    if answer.get("ok") is not True:
-        raise GuardError(str(answer.get("error")), str(answer.get("detail")))
-    return answer
 
 
 def _event(message: Message) -> GuardEvent | None:

@@ -21,7 +21,8 @@ from appliance.node.config import NodeConfig
 from appliance.node.coordinator import Coordinator
 from appliance.node.events import Events
 from appliance.node.execute import Executor
-from appliance.node.guard_client import SILENCE_LIMIT_S, Exited, Fenced, GuardClient, GuardError, GuardStatus
+from appliance.node.guard_client import SILENCE_LIMIT_S, Exited, Fenced, GuardClient, GuardStatus
+from appliance.node.guard_connection import GuardError
 from appliance.node.lease import NO_LEASE, Lease, adopted
 from appliance.node.local import LocalPostgres
 from appliance.node.notes import NotesFile, give_back

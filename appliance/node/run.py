@@ -23,7 +23,8 @@ from appliance.node.events import Events
 from appliance.node.execute import Executor
 from appliance.node.farewell import stop_everything
 from appliance.node.gateway import NodeGateway, PeerDoor
-from appliance.node.guard_client import GuardClient, GuardError
+from appliance.node.guard_client import GuardClient
+from appliance.node.guard_connection import GuardError
 from appliance.node.line_writer import LineWriter
 from appliance.node.local import LocalPostgres, state_directories
 from appliance.node.loop import Alarm, ControlLoop, Policies

@@ -8,7 +8,8 @@ from pathlib import Path
 from appliance.ha.seen import DirectoryKind
 from appliance.node.config import NodeConfig
 from appliance.node.guard import PROTOCOL
-from appliance.node.guard_client import GuardClient, GuardError, GuardStatus, Message
+from appliance.node.guard_client import GuardClient, GuardStatus
+from appliance.node.guard_connection import GuardError, Message
 from appliance.node.local import LocalPostgres
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.directory import inspect

@@ -4,7 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-from appliance.node.guard_client import Deadline, GuardClient, GuardError
+from appliance.node.guard_client import Deadline, GuardClient
+from appliance.node.guard_connection import GuardError
 
 
 def perform(client: GuardClient, call: str, arguments: dict) -> str:

@@ -26,10 +26,10 @@ from appliance.node.guard_client import (
     Exited,
     Fenced,
     GuardClient,
-    GuardError,
     GuardStatus,
     Postmaster,
 )
+from appliance.node.guard_connection import GuardError
 
 BINARIES = Path(os.environ.get("PG_BIN", "/usr/lib/postgresql/15/bin"))
 PROJECT = Path(__file__).resolve().parents[2]

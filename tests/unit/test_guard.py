@@ -23,8 +23,8 @@ from appliance.node.guard_client import (
     Exited,
     Fenced,
     GuardClient,
-    GuardError,
 )
+from appliance.node.guard_connection import GuardError
 
 SHELL = "/bin/sh"
 # Ignores SIGQUIT, as a stuck postmaster would, and has children with sessions of their own, as a postmaster has.

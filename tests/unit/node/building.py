@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 from appliance.cluster.apply import apply
 from appliance.cluster.codec import decode_command
-from appliance.node.guard_client import GuardError, GuardStatus, Postmaster
+from appliance.node.guard_client import GuardStatus, Postmaster
+from appliance.node.guard_connection import GuardError
 from appliance.node.messages import decode, encode
 from raft import Applied, Members, PeerStatus, Refused, Unknown, View
 
