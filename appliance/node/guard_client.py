@@ -1,6 +1,6 @@
 """The node's side of the guard: start one or find the one that lives, ask it, and hear from it.
 
-Every call opens a connection of its own and is bounded; one more stays open for the events.
+Every call is bounded. One connection stays open for the calls, as long as each is answered, and one for the events.
 """
 
 import os
@@ -109,6 +109,7 @@ class GuardClient:
         self._run_dir = run_dir
         self._python = python
         self._events: Connection | None = None
+        self._calls: Connection | None = None
         self._waiting: deque[GuardEvent] = deque(maxlen=EVENTS_LIMIT)
         self._silence: Silence | None = None
 
@@ -151,9 +152,10 @@ class GuardClient:
 
     def close(self) -> None:
         """Let go of the guard, which goes on."""
-        if self._events is not None:
-            self._events.socket.close()
-        self._events = None
+        for connection in (self._events, self._calls):
+            if connection is not None:
+                connection.socket.close()
+        self._events = self._calls = None
 
     def status(self, limit_s: float = 0.5) -> GuardStatus:
         """Ask what the guard knows."""
@@ -239,14 +241,34 @@ class GuardClient:
 
     def _call(self, op: str, limit_s: float = CALL_LIMIT_S, **arguments: object) -> Message:
         until_s = time.monotonic() + limit_s
-        connection = self._connect(until_s)
+        connection = self._take_calls() or self._connect(until_s)
         try:
             connection.send({"id": 1, "op": op, **arguments}, until_s)
             while (answer := connection.next(until_s)).get("id") != 1:
                 pass  # an event, which the other connection gets too
-        finally:
-            connection.socket.close()
+        except GuardError as error:
+            if error.code == "timeout":
+                self._note_silence(connection)
+            connection.socket.close()  # an answer that comes later is nobody's
+            raise
+        self._calls, self._silence = connection, None
         return granted(answer)
+
+    def _take_calls(self) -> Connection | None:
+        """The connection that the last call was answered on, if the guard has not closed it."""
+        connection, self._calls = self._calls, None
+        if connection is not None:
+            try:
+                for _ in connection.arrived():
+                    pass  # events again
+            except GuardError:
+                connection.socket.close()
+                return None
+        return connection
+
+    def _note_silence(self, connection: Connection) -> None:
+        if self._silence is None or self._silence.pid != connection.peer():
+            self._silence = Silence(connection.peer(), time.monotonic())
 
     def _connect(self, until_s: float) -> Connection:
         try:
@@ -260,8 +282,8 @@ class GuardClient:
             if hello.get("protocol") != PROTOCOL:
                 raise GuardError("protocol", f"it speaks {hello.get('protocol')}, this node {PROTOCOL}")
         except GuardError as error:
-            if error.code == "timeout" and (self._silence is None or self._silence.pid != connection.peer()):
-                self._silence = Silence(connection.peer(), time.monotonic())
+            if error.code == "timeout":
+                self._note_silence(connection)
             connection.socket.close()
             raise
         self._silence = None

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -697,6 +698,59 @@ def test_a_guard_that_cannot_even_be_started_is_named(tmp_path):
     with pytest.raises(GuardError, match=r"/run: Not a directory") as refused:
         GuardClient(tmp_path / "file" / "run").ensure()
     assert refused.value.code == "no_start"
+
+
+def test_calls_share_a_connection(bench):
+    bench.client.ensure()
+    alone = set(os.listdir("/proc/self/fd"))
+    bench.client.status()
+    shared = set(os.listdir("/proc/self/fd"))
+    assert len(shared - alone) == 1
+    bench.client.set_deadline(Deadline(5, now_s() + 60, 0.1))
+    assert refusal(bench.client.set_deadline, Deadline(4, now_s() + 60, 0.1)) == "old_epoch"
+    assert bench.client.status().deadline_epoch == 5
+    assert set(os.listdir("/proc/self/fd")) == shared
+
+
+def test_a_call_finds_the_guard_that_has_taken_the_place_of_another(bench):
+    bench.client.ensure()
+    before = bench.client.status().pid
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: has_ended(before))
+    other = GuardClient(bench.run_dir)
+    other.ensure()
+    assert bench.client.status().pid == other.status().pid
+    other.close()
+
+
+def test_an_answer_that_comes_too_late_is_nobodys(bench):
+    bench.client.ensure()
+    pid = bench.client.status().pid
+    os.kill(pid, signal.SIGSTOP)
+    assert refusal(bench.client.set_deadline, Deadline(5, now_s() + 60, 0.1)) == "timeout"
+    awake = threading.Timer(0.2, os.kill, (pid, signal.SIGCONT))
+    awake.start()
+    assert bench.client.status(limit_s=2).pid == pid
+    awake.join()
+
+
+def test_a_guard_is_silent_from_the_first_call_that_it_does_not_answer(bench):
+    bench.client.ensure()
+    pid = bench.client.status().pid
+    os.kill(pid, signal.SIGSTOP)
+    assert refusal(bench.client.status, limit_s=0.1) == "timeout"
+    began_s = time.monotonic()
+    assert refusal(bench.client.status, limit_s=0.3) == "timeout"
+    assert bench.client.silent_s() >= time.monotonic() - began_s
+    assert bench.client.kill_silent() == pid
+
+
+def test_events_are_heard_beside_calls(bench):
+    bench.start("exec sleep 600")
+    bench.client.status()
+    bench.client.kill_postgres()
+    wait_until(lambda: bench.client.status().postmaster is None)
+    assert [type(event) for event in bench.client.events()] == [Exited]
 
 
 def test_want_of_descriptors_says_nothing_about_the_guard(bench):
