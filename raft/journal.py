@@ -7,6 +7,7 @@ takes nothing more (fail-stop).
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import time
@@ -92,9 +93,7 @@ class Journal(Log):
             _keep_reserve(disk)
             self._file = self._write_anew()
         except OSError as error:
-            own = isinstance(error, PermissionError)
-            would_do = f"; {self.path.parent} and what is in it must belong to the replica's user" if own else ""
-            raise ReplicaError(f"cannot open journal {self.path}: {error.strerror or error}{would_do}") from error
+            raise ReplicaError(f"cannot open journal {self.path}: {self._explained(error)}") from error
 
     @property
     def size_bytes(self) -> int:
@@ -184,12 +183,21 @@ class Journal(Log):
         try:
             write()
         except OSError as error:
-            self._failure = f"cannot write journal {self.path}: {error}"
+            self._failure = f"cannot write journal {self.path}: {self._explained(error)}"
             self._say_last_words(error)
             raise ReplicaFailed(self._failure) from error
         self.sync_times.note(self._clock() - began_s)
         self._buffer.clear()
         self._hint.clear()
+
+    def _explained(self, error: OSError) -> str:
+        """In the system's words, with what would do."""
+        said = error.strerror or str(error)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return f"{said}: make room there, then start this replica again; what it has answered is on disk"
+        if isinstance(error, PermissionError):
+            return f"{said}: {self.path.parent} and what is in it must belong to the replica's user"
+        return said
 
     def _append(self, records: list[Record]) -> None:
         batch = frame(records, self._end, self._seed)

@@ -149,7 +149,7 @@ class Withheld(OsDisk):
 def test_files_of_somebody_else_are_told_with_whose_they_must_be(tmp_path):
     (tmp_path / FILE_NAME).touch()
     disk = Withheld(tmp_path)
-    with pytest.raises(ReplicaError, match=r"Permission denied; .* must belong to the replica's user"):
+    with pytest.raises(ReplicaError, match=r"Permission denied: .* must belong to the replica's user"):
         opened(disk)
     disk.close()
 

@@ -259,7 +259,7 @@ def test_a_full_disk_keeps_every_synced_batch(room_bytes):
             step(journal)
             states.append(content(journal))
 
-    with pytest.raises(ReplicaFailed, match="No space left on device"):
+    with pytest.raises(ReplicaFailed, match="No space left on device: make room there, then start this replica again"):
         live()
     assert failed_note(medium)["errno"] == 28
     assert "journal.new" not in medium.names
