@@ -18,8 +18,8 @@ from appliance.node.messages import Operate
 from raft import Applied, Refused, Replica, ReplicaStatus
 
 TRANSFER_LIMIT_S = 3.0
-HEAR_LIMIT_S = 1.5
-"""for a member that is connected and hangs; the others report within a tenth of a second"""
+HEAR_LIMIT_S = FRESH_S + 0.2
+"""for a member that is connected and hangs, or that has just ended; the others report within a tenth of a second"""
 HEAR_LOOK_S = 0.05
 
 Reports = Callable[[], Mapping[str, ReportSeen]]
@@ -59,7 +59,10 @@ class Desk:
         return self._propose(_command(state, message), request, checks)
 
     def _hear(self, request: OperatorRequest) -> None:
-        """A raft leader of a moment ago has not heard what the members tell: one that runs would pass for dead."""
+        """A raft leader of a moment ago has not heard what the members tell: one that runs would pass for dead.
+
+        And one that was ended a moment ago passes for alive until its last report is old.
+        """
         until_s = time.monotonic() + HEAR_LIMIT_S
         while request.kind != "raft_transfer" and time.monotonic() < until_s:
             status, known = self._replica.status(), set(self._replica.view().state.members)
@@ -67,7 +70,8 @@ class Desk:
                 known.add(request.target)
             up = {status.name, *(peer.name for peer in status.peers if peer.connected)}
             heard = {name for name, seen in self._reports().items() if seen.age_s <= FRESH_S}
-            if not (up & known) - heard:
+            ended = request.kind == "remove" and request.target in heard - up
+            if not ended and not (up & known) - heard:
                 return
             time.sleep(HEAR_LOOK_S)
 

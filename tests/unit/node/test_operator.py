@@ -9,6 +9,7 @@ import pytest
 from appliance.api.published import OperatorRequest
 from appliance.cluster.commands import RemoveMember, RevokeToken
 from appliance.cluster.state import ClusterState, JoinToken, NodeRole
+from appliance.ha.checks import FRESH_S
 from appliance.ha.seen import DirectoryKind, ReportSeen
 from appliance.node.messages import Operate
 from appliance.node.operator import HEAR_LIMIT_S, Desk
@@ -94,6 +95,19 @@ def test_who_is_not_connected_is_not_waited_for(heard):
 
     assert (answer.outcome, consensus.commands) == ("accepted", [RemoveMember("pg3")])
     assert time.monotonic() - began_s < HEAR_LIMIT_S / 2
+
+
+def test_one_that_was_ended_a_moment_ago_does_not_pass_for_alive(heard):
+    """`members remove` right after its node process has ended, as docs/operations.md says it."""
+    consensus = Deciding(state())
+    consensus.members = consensus.members.without("pg3")
+    heard.update(everybody())
+    timer = late(heard, {"pg3": ReportSeen(report("pg3"), FRESH_S + 0.1)})
+
+    answer = remove(consensus, heard)
+
+    timer.join()
+    assert (answer.outcome, consensus.commands) == ("accepted", [RemoveMember("pg3")])
 
 
 def test_who_is_connected_and_hangs_is_waited_for_in_bounds(heard):
