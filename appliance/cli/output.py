@@ -1,6 +1,7 @@
 """What goes to stdout: one document in the format asked for. Everything else a command says goes to stderr."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,12 +74,16 @@ def say(stream: TextIO, *lines: str) -> None:
 
 
 def _write(stream: TextIO, line: str) -> None:
+    if stream.isatty():
+        line = _STEERING.sub(lambda found: found[1] or "\N{REPLACEMENT CHARACTER}", line)
     try:
         stream.write(line + "\n")
     except UnicodeEncodeError:
         stream.write(line.translate(_PLAIN).encode("ascii", "replace").decode() + "\n")
 
 
+_STEERING = re.compile(r"(\x1b\[[0-9]{1,2}m)|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What other members say of themselves is shown as well, and must not steer a terminal; our own colours may."""
 _PLAIN = str.maketrans({"✓": "+", "✗": "x", "●": "*", "·": "-", "→": ">", "…": "."})
 _COLOURS: Mapping[str, str] = {"good": "32", "warn": "33", "bad": "31", "bold": "1", "dim": "2"}
 
