@@ -7,7 +7,8 @@ belonged before, or to the owner of the directory. A renewal keeps the key, so i
 import os
 import stat
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -147,9 +148,15 @@ def key_for_postgres(tls: TlsSection, uid: int) -> None:
 
 
 def advice(tls: TlsSection, postgres_address: str) -> tuple[str, ...]:
-    """What a node starts with and is hardly meant: a certificate that nobody, or no standby, would accept."""
+    """What a node starts with and is hardly meant: a certificate that nobody, or no standby, would accept, a key that
+    is no secret.
+    """
     unfit = Tls(tls.ca, tls.cert, tls.key).problem()
-    return (*((f"tls: {unfit}",) if unfit is not None else ()), *_unnamed(tls, postgres_address))
+    return (
+        *((f"tls: {unfit}",) if unfit is not None else ()),
+        *_unnamed(tls, postgres_address),
+        *_open_keys(tls),
+    )
 
 
 def _unnamed(tls: TlsSection, postgres_address: str) -> tuple[str, ...]:
@@ -159,6 +166,13 @@ def _unnamed(tls: TlsSection, postgres_address: str) -> tuple[str, ...]:
         return ()
     named = f"names {', '.join(hosts)}" if hosts else "names no host"
     return (f"tls.cert: {tls.cert} {named}, not {host}, where standbys reach PostgreSQL; issue it with --host {host}",)
+
+
+def _open_keys(tls: TlsSection) -> Iterator[str]:
+    for key in (tls.key, tls.issuing_key):
+        with suppress(OSError):  # it is not here, or its directory is not ours to enter
+            if (mode := stat.S_IMODE(key.stat().st_mode)) & 0o007:
+                yield f"tls: {key} has mode {mode:04o}, so every user of this host can read it; make it 0600"
 
 
 # -- issuing ---------------------------------------------------------------------------------------------

@@ -93,6 +93,7 @@ class Registrar:
 
     def admit(self, asked: Admit) -> Admitted:
         """On the raft leader: make the node of a used token a member. Raises JoinError."""
+        check_address(asked.address)
         token = self._used_token(asked.token, asked.key)
         if token.member != asked.member:
             raise JoinError(f"the token is for {token.member}, not for {asked.member}")

@@ -208,6 +208,8 @@ def test_nobody_is_admitted_or_certified_without_a_used_token(leader):
         work = leader.registrar.admit if isinstance(asked, Admit) else leader.registrar.certify
         with pytest.raises(Exception, match=r"no token|has no key"):
             work(asked)
+    with pytest.raises(Exception, match="is no address"):  # also when a member asks
+        leader.registrar.admit(Admit(line.token, "n4", "\x1b[2J:1", "key"))
 
 
 def question(line, signer=None, /, **other):

@@ -447,3 +447,16 @@ def test_who_may_read_a_file_goes_by_its_owner_its_mode_and_the_way_there(place)
     assert not readable(place / "ca.crt", nobody), "it may be read, and the directory not be entered"
     assert readable(Path("/etc/passwd"), nobody)
     assert readable(place / "missing", nobody)
+
+
+def test_a_nodes_check_names_keys_that_everybody_can_read(place, appliance, own_user):
+    issue(appliance, place, "n1", "--host", "10.0.0.1")
+    file = node_file(place)
+    file.write_text(file.read_text() + "role: witness\n")  # PostgreSQL would refuse its own
+    assert "every user" not in appliance("node", "--check", "--config", file).err
+    for name in ("n1.key", "ca.key"):
+        (place / name).chmod(0o644)
+        found = appliance("node", "--check", "--config", file)
+        assert found.code == 0
+        assert f"{place / name} has mode 0644, so every user of this host can read it; make it 0600" in found.err
+        (place / name).chmod(0o600)
