@@ -24,7 +24,10 @@ def prepare(directory: Path) -> None:
         raise CommandError(Code.REFUSED, f"{message}: choose another --dir, or leave it out")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        owner = directory.stat().st_uid
+        found = directory.lstat()  # a link that somebody has put there would give away what it leads to
+        if not stat.S_ISDIR(found.st_mode):
+            raise CommandError(Code.REFUSED, f"{directory} is a link: name the directory itself with --dir")
+        owner = found.st_uid
         if os.geteuid() == 0 and owner == 0:
             os.chown(directory, user.pw_uid, user.pw_gid)
         elif owner != user.pw_uid:

@@ -101,6 +101,19 @@ def test_nothing_to_end(tmp_path, appliance):
     assert (found.code, found.err) == (0, f"no demo in {tmp_path}: nothing to end\n")
 
 
+def test_a_link_that_somebody_has_put_there_gives_nothing_away():
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as open_to_all:
+        os.chmod(open_to_all, 0o755)
+        precious, demo = Path(open_to_all) / "precious", Path(open_to_all) / "demo"
+        precious.mkdir(mode=0o711)
+        demo.symlink_to(precious)
+        before = precious.stat()
+        with pytest.raises(CommandError, match="is a link"):
+            prepare(demo)
+        after = precious.stat()
+    assert (after.st_uid, after.st_mode) == (before.st_uid, before.st_mode)
+
+
 def test_a_foreign_directory_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(CommandError, match="is not empty and has no demo") as caught:
