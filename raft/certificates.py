@@ -331,10 +331,10 @@ def _signed_by(issuer: Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def _names(hosts: Iterable[str]) -> list[x509.GeneralName]:
-    names = [_host(host) for host in dict.fromkeys(hosts)]
-    if len(names) > HOSTS_LIMIT:
-        raise CertificateError(f"{len(names)} hosts are more than the {HOSTS_LIMIT} that one certificate may name")
-    return names
+    each = dict.fromkeys(hosts)
+    if len(each) > HOSTS_LIMIT:
+        raise CertificateError(f"{len(each)} hosts are more than the {HOSTS_LIMIT} that one certificate may name")
+    return [_host(host) for host in each]
 
 
 def _host(host: str) -> x509.GeneralName:
