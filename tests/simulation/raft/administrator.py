@@ -109,12 +109,15 @@ class Administrator:
                 return  # it still runs at times, or is about to
             host.retired = False
             host.addresses = {member.name: member.address for member in members.all}
-            self.world.start(host.name)
+        role = self._random.choice(("learner", "joining"))
+        if self._random.random() < 0.5:
+            # by its name alone, as `Replica.add_member` does: who it is, the leader hears from itself
+            self.world.schedule.after(self._random.uniform(0, 2), self.world.start, host.name)
+            self._write(leader, members.adding(Member(host.name, "", f"{host.name}:1", role)))
+            return
+        self.world.start(host.name)
         if host.up:
-            member = Member(
-                host.name, host.process.replica_id, f"{host.name}:1", self._random.choice(("learner", "joining"))
-            )
-            self._write(leader, members.with_member(member))
+            self._write(leader, members.with_member(Member(host.name, host.process.replica_id, f"{host.name}:1", role)))
 
     def _promote(self, leader, members):
         self._reassign(leader, members, members.learners, self._random.choice(("joining", "joining", "voter")))

@@ -29,6 +29,8 @@ class WatchedJournal(Journal):
     def __init__(self, disk, name, clock, draw_id, watch):
         self._watch = None
         self._terms = None
+        self._members = []
+        """(index, members) of the entries that change them, as far as they are in the log."""
         disk.describe = self.held
         super().__init__(disk, CLUSTER, name, clock=clock, draw_id=draw_id)
         self._count()
@@ -38,12 +40,14 @@ class WatchedJournal(Journal):
         previous_term = self.last_term
         super().add(command, index, term)
         self._terms.append(term)
+        self._note_members(command, index)
         self._watch.added(index, term, command, previous_term)
 
     def truncate(self, index):
         self._watch.dropped(index)
         super().truncate(index)
         del self._terms[index - self.first_index :]
+        self._members = [step for step in self._members if step[0] < index]
 
     def set_commit(self, index):
         begin = self.commit_index
@@ -75,11 +79,24 @@ class WatchedJournal(Journal):
             0 if self.snapshot is None else self.snapshot.index,
         )
 
+    def members(self):
+        """Who is in force by what is written here."""
+        if self._members:
+            return self._members[-1][1]
+        return self.snapshot.members if self.snapshot is not None else self.founding or Members()
+
     def all_entries(self):
         return [self.entry(index) for index in range(self.first_index, self.last_index + 1)]
 
     def _count(self):
-        self._terms = [term for _, _, term in self.all_entries()]
+        self._terms, self._members = [term for _, _, term in self.all_entries()], []
+        for content, index, _ in self.all_entries():
+            if self.snapshot is None or index > self.snapshot.index:
+                self._note_members(content, index)
+
+    def _note_members(self, content, index):
+        if (members := members_in(content)) is not None:
+            self._members.append((index, members))
 
 
 class Process:
@@ -213,6 +230,7 @@ class Process:
             if self.disk.errors != errors:
                 raise Violation(f"{self.name} goes on after an error of its disk")
             self._observe()
+            self._check_members()
         except Crash:
             self._post_all()
             self.world.crashed(self)
@@ -365,6 +383,12 @@ class Process:
                 self.checks.answers.holds(self.replica_id, term, index - 1)
             case Append(term=term) if term != self.led_term:
                 self._begins_to_lead(term)
+
+    def _check_members(self):
+        """Those in force are the last that are written, whether committed, taken back or from a snapshot."""
+        if not self.members == self.engine.facts.members == self.journal.members():
+            told = f"{self.members}, {self.engine.facts.members}"
+            raise Violation(f"{self.name} goes by the members {told}; in its log are {self.journal.members()}")
 
     def _check_change(self, index, term, members):
         journal = self.journal
