@@ -145,6 +145,13 @@ def test_asking_changes_nothing_at_whoever_is_asked(bench):
     assert bench.asks_pre_vote("n3", 7)  # as often as it is asked
 
 
+def test_who_hears_a_leader_asks_for_nothing(bench):
+    for _ in range(20):
+        bench.hear_entries()
+        bench.wait(ELECTION_MIN_S / 2)
+        assert bench.said(AskPreVote) == []
+
+
 def test_who_hears_a_leader_grants_no_pre_vote(bench):
     bench.hear_entries(entry(2, 1))
     assert not bench.asks_pre_vote("n3", 9, last=(9, 9))
@@ -329,6 +336,14 @@ def test_one_vote_a_term(bench):
     assert not bench.asks_vote("n3", 1).granted
     assert bench.asks_vote("n2", 1).granted  # the same one, asked for again
     assert bench.asks_vote("n3", 2).granted
+
+
+def test_a_request_of_an_older_term_is_refused_and_changes_nothing(bench):
+    bench.hear_entries(entry(2, 1), term=5)
+    bench.clock.now_s += ELECTION_MIN_S
+    refused = bench.asks_vote("n3", 4, last=(9, 4))
+    assert (refused.granted, refused.term) == (False, 5)
+    assert (bench.term, bench.journal.vote) == (5, None)
 
 
 def test_a_candidate_votes_for_nobody_else(bench):

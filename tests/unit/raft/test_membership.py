@@ -5,6 +5,7 @@ import pytest
 from raft.api import Applied, Refused, Unknown
 from raft.members import Member, Members
 from raft.messages import Append, AskPreVote, AskVote
+from raft.snapshot import Snapshot
 from tests.simulation.raft.virtual_disk import Medium
 from tests.unit.raft.bench import (
     ELECTION_MAX_S,
@@ -282,6 +283,60 @@ def test_d9_a_leaders_own_change_is_in_force_after_its_restart(leader):
     assert leader.members == voters(*FOUR)
 
 
+def leads_with(bench, *voters_for_it):
+    """It campaigns; whether these votes and its own make it the leader."""
+    bench.campaign()
+    for peer in voters_for_it:
+        bench.votes_for_it(peer)
+    bench.step()
+    return bench.leads
+
+
+def needed(bench, *peers):
+    """How many of these must have its log before a leader commits what it has."""
+    for count, peer in enumerate(peers, start=1):
+        bench.has(peer, bench.journal.last_index)
+        bench.step()
+        if bench.journal.commit_index == bench.journal.last_index:
+            return count
+    return None
+
+
+def test_a_leader_counts_by_the_members_that_it_took_as_a_follower(bench):
+    bench.hear_entries(entry(2, 1), change(3, 1, voters(*FOUR)))
+    bench.meet("n4")
+    assert not leads_with(bench, "n2")
+    assert leads_with(bench, "n2", "n3")
+    assert needed(bench, "n2", "n3", "n4") == 2
+
+
+def test_a_leader_counts_by_the_members_before_an_entry_that_was_taken_back(bench):
+    bench.hear_entries(entry(2, 1), change(3, 1, voters(*FOUR)))
+    bench.meet("n4")
+    bench.hear_entries(entry(3, 2), previous=(2, 1), term=2)
+    assert leads_with(bench, "n2")
+    assert needed(bench, "n2", "n3") == 1
+
+
+def test_a_leader_counts_by_the_members_that_its_journal_held_at_the_start(bench):
+    bench.hear_entries(entry(2, 1), change(3, 1, voters(*FOUR)))
+    bench.restart()
+    bench.found().meet("n4")
+    assert not leads_with(bench)
+    assert not leads_with(bench, "n2")
+    assert leads_with(bench, "n2", "n3")
+    assert needed(bench, "n2", "n3", "n4") == 2
+
+
+def test_a_leader_counts_by_the_members_of_a_snapshot_that_it_took(bench):
+    bench.hear_entries(entry(2, 1))
+    bench.meet("n4")
+    bench.hear_snapshot(Snapshot(5, 1, voters(*FOUR), bench.engine.dump()))
+    assert not leads_with(bench, "n2")
+    assert leads_with(bench, "n2", "n3")
+    assert needed(bench, "n2", "n3", "n4") == 2
+
+
 def test_members_are_taken_back_when_their_entry_is_replaced(bench):
     bench.hear_entries(change(2, 1, voters(*FOUR)), change(3, 1, voters(*FOUR, "n5")))
     bench.hear_entries(change(2, 1, voters(*FOUR)), entry(3, 2), leader="n3", term=2)
@@ -292,7 +347,7 @@ def test_members_are_taken_back_when_their_entry_is_replaced(bench):
     assert bench.members == voters(*NAMES)
 
 
-def test_a_leader_that_is_deposed_counts_by_the_members_before_its_change(leader):
+def test_a_leader_that_is_deposed_goes_by_the_members_before_its_change(leader):
     ask(leader, voters(*FOUR))
     leader.step()
     leader.hear_entries(entry(4, 2), leader="n2", term=2, previous=(3, 1))

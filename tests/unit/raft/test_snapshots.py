@@ -434,6 +434,28 @@ def test_a_large_journal_is_compacted_before_it_has_many_entries():
     assert bench.journal.base_index > 50
 
 
+def test_a_state_that_is_large_by_itself_is_not_written_again_for_every_entry():
+    """What counts is what has been added since the journal was written anew, also by a start."""
+    bench = Bench(compact_bytes=10_000).found()
+    words = [command(index, 1, b"%d" % index * 1000) for index in range(2, 40)]
+    bench.hear_entries(*words, commit=39)
+    bench.step()
+    for restarted in (False, True):
+        if restarted:
+            bench.restart()
+            bench.found()
+        place = bench.journal.snapshot.index
+        assert bench.journal.size_bytes > 10_000
+        last = bench.journal.last_index
+        bench.hear_entries(command(last + 1, 1, b"%d" % last), previous=(last, 1), commit=last + 1)
+        bench.step()
+        assert bench.journal.snapshot.index == place
+    last = bench.journal.last_index
+    bench.hear_entries(command(last + 1, 1, b"x" * 10_000), previous=(last, 1), commit=last + 1)
+    bench.step()
+    assert bench.journal.snapshot.index == last + 1
+
+
 def test_d3_no_crash_in_a_compaction_loses_what_was_acknowledged():
     """In each call to the disk, before it and after it."""
     words = [command(index, 1, b"%d" % index) for index in range(2, 11)]
