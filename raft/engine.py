@@ -36,6 +36,8 @@ from raft.messages import AskBarrier, Barrier, Forward, ForwardRefused, Message,
 S = TypeVar("S")
 
 _NOT_LEADING = "this replica does not lead"
+_FORWARDED_LIMIT = 4096
+"""Questions to the leader that wait for an answer; some never get one, and whoever asked has a deadline."""
 
 Key: TypeAlias = tuple[Literal["command", "barrier", "change", "transfer"], str]
 """What was asked for, and the id or name it was asked under."""
@@ -264,6 +266,8 @@ class Engine(Generic[S]):
             self._on_outcome(key, Refused("there is no raft leader, or no connection to it", None))
         else:
             self._forwarded[self._numbers] = key
+            if len(self._forwarded) > _FORWARDED_LIMIT:
+                del self._forwarded[next(iter(self._forwarded))]
 
     def _on_forward(self, peer: str, message: Forward) -> None:
         leader = self._core.leader

@@ -44,8 +44,10 @@ class Network:
         self._cuts = {}
         """(from, to): how many faults cut this direction."""
         self._slow_until_s = {}
+        self._mended = False
         self.resets = 0
         self.lingered = 0
+        self.lost = 0
 
     # -- what hosts do ---------------------------------------------------------------------------------
 
@@ -119,6 +121,8 @@ class Network:
         return (begin, end) in self._cuts
 
     def mend_all(self):
+        """From here on nothing is cut, slow or lost."""
+        self._mended = True
         for pair, count in list(self._cuts.items()):
             for _ in range(count):
                 self.mend(*pair)
@@ -159,7 +163,11 @@ class Network:
         process = connection.end
         if not process.alive:
             return
+        losses = 0.0 if self._mended else self.settings.losses
         for frame in frames:
+            if losses and self._random.random() < losses:
+                self.lost += 1
+                continue
             process.post("message", connection.begin.name, frame)
             if self.settings.duplicates and self._random.random() < self.settings.duplicates:
                 late_s = self._random.choice((0.02, 0.2, 3.0)) * self._random.random()

@@ -31,6 +31,8 @@ class Net:
     linger_s: float = 4.0
     duplicates: float = 0.0
     """Share of the frames that arrive twice."""
+    losses: float = 0.0
+    """Share of the frames that are lost while their connection lives on: the mailbox that they came to was full."""
     cuts: float = 0.0
     resets: float = 0.0
     slows: float = 0.0
@@ -115,6 +117,7 @@ NETS = {
     "linger": Net(cuts=0.25, resets=1.0, slows=0.3, linger=0.7, spikes=0.01),
     "duplicates": Net(cuts=0.15, resets=0.4, linger=0.5, duplicates=0.08, slows=0.1),
     "one-way": Net(cuts=0.4, one_way_lasts=True, resets=0.1),
+    "losses": Net(cuts=0.1, losses=0.03, resets=0.1, slows=0.1),
 }
 MACHINES = {
     "healthy": Machines(),
@@ -152,6 +155,7 @@ PROFILES = {
     "all": {},
     "calm": CALM,
     "cuts": {"net": ("cuts", "one-way"), "size": ("three", "five")},
+    "losses": {"net": "losses"},
     "linger": {"net": ("linger", "duplicates"), "machines": ("healthy", "kills")},
     "power": {"machines": ("powers", "blackouts", "early")},
     "kills": {"machines": "kills"},

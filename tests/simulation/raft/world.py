@@ -141,6 +141,7 @@ class World:
         self.count("steps", self.steps)
         self.count("resets", self.network.resets)
         self.count("late frames", self.network.lingered)
+        self.count("lost frames", self.network.lost)
         return Result(
             self.seed,
             self.profile_name,

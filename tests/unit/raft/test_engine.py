@@ -194,6 +194,17 @@ def test_nobody_is_told_twice_of_what_was_forwarded_and_applied(follower):
     assert follower.outcomes == [(("command", "id"), Applied(3))]
 
 
+def test_questions_that_are_never_answered_do_not_pile_up(follower):
+    """A leader whose mailbox is full drops them; as long as it leads, nothing else ends them."""
+    for number in range(10_000):
+        follower.engine.propose(b"word", f"id {number}")
+    assert len(follower.engine._forwarded) < 5000
+    last = follower.said(Forward)[-1]
+    follower.hear_entries(entry(3, 1, COMMAND + last.submission), previous=(2, 1), commit=3)
+    follower.step()
+    assert follower.outcomes == [(("command", "id 9999"), Applied(3))]
+
+
 # -- exactly once --------------------------------------------------------------------------------------
 
 
