@@ -21,6 +21,7 @@ class Faults:
             (machines.inner, self._crash_within),
             (machines.full, self._fill_disk),
             (machines.failed_syncs, self._fail_sync),
+            (machines.failed_calls, self._fail_call),
             (machines.wipes, self._wipe),
             (machines.rots, self._rot),
             (clocks.stalls, self._stall),
@@ -149,6 +150,12 @@ class Faults:
         if (process := self._process()) is not None:
             self.world.count("failing syncs")
             process.disk.fail_sync_in(self._random.randint(1, 6))
+
+    def _fail_call(self):
+        """Any call that changes something on the disk, a rename or the sync of a directory as well."""
+        if (process := self._process()) is not None:
+            self.world.count("failing calls")
+            process.disk.fail_in(self._random.randint(1, 12))
 
     def _stall(self):
         if (process := self._process()) is not None:

@@ -51,6 +51,7 @@ class Machines:
     """How many of the crashes within a call of the disk are losses of power."""
     full: float = 0.0
     failed_syncs: float = 0.0
+    failed_calls: float = 0.0
     rots: float = 0.0
     wipes: float = 0.0
     exact: bool = False
@@ -109,6 +110,7 @@ SIZES = {
     "seven": Size(7),
     "spares": Size(3, spares=2),
     "five-spares": Size(5, spares=1),
+    "seven-spares": Size(7, spares=1),
 }
 NETS = {
     "steady": Net(),
@@ -125,7 +127,7 @@ MACHINES = {
     "powers": Machines(powers=0.2, inner=0.3, power_share=0.8, blackouts=0.04),
     "blackouts": Machines(blackouts=0.2, inner=0.1, power_share=0.5),
     "early": Machines(kills=0.1, powers=0.1, inner=0.4, power_share=0.5, early=True),
-    "disks": Machines(full=0.12, failed_syncs=0.12, rots=0.1, powers=0.05, kills=0.05),
+    "disks": Machines(full=0.12, failed_syncs=0.08, failed_calls=0.08, rots=0.1, powers=0.05, kills=0.05),
     "one-call": Machines(exact=True, power_share=0.7),
     "wipes": Machines(wipes=0.12, kills=0.05, powers=0.05, inner=0.1, power_share=0.5),
 }
@@ -170,7 +172,7 @@ PROFILES = {
     },
     "wipes": {"machines": "wipes", "size": ("three", "five")},
     "compact": {"log": ("compact", "none-kept", "by-size")},
-    "members": {"changes": "members", "size": ("spares", "five-spares")},
+    "members": {"changes": "members", "size": ("spares", "five-spares", "seven-spares")},
     "clocks": {"clocks": ("drift", "stalls", "busy")},
     "large": {"log": "large", "size": "three"},
     "versions": {"machines": ("healthy", "kills", "powers", "blackouts")},
@@ -185,7 +187,7 @@ def draw(name, random):
     fixed = PROFILES[name]
     chosen = {part: random.choice(_options(part, fixed)) for part in TABLES}
     if chosen["changes"] == "members" and "size" not in fixed:
-        chosen["size"] = random.choice(("spares", "five-spares"))
+        chosen["size"] = random.choice(("spares", "five-spares", "seven-spares"))
     words = "/".join(chosen.values())
     profile = Profile(words, **{part: TABLES[part][choice] for part, choice in chosen.items()})
     if name == "versions":

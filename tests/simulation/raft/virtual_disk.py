@@ -131,6 +131,7 @@ class VirtualDisk:
         self._crash_at = None
         self._crash_share = 0.0
         self._sync_fails_at = None
+        self._fails_at = None
         self.describe = None
         """Asked at each write what the file stands for once all of it is there."""
         self.on_call = None
@@ -149,9 +150,13 @@ class VirtualDisk:
         """Let a sync of a file fail (EIO): the first one from the n-th changing call on."""
         self._sync_fails_at = self.calls + calls
 
+    def fail_in(self, calls):
+        """Let the n-th changing call from now fail (EIO) before it has done anything."""
+        self._fails_at = self.calls + calls
+
     def be_well(self):
         """Do none of what was planned."""
-        self._crash_at = self._sync_fails_at = None
+        self._crash_at = self._sync_fails_at = self._fails_at = None
 
     def exists(self, name):
         self._check()
@@ -249,6 +254,9 @@ class VirtualDisk:
         self.calls += 1
         if self.on_call is not None:
             self.on_call(call)
+        if self.calls == self._fails_at:
+            self.errors += 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO), call)
         return self._crash_share if self.calls == self._crash_at else 1.0
 
     def _end(self, share):

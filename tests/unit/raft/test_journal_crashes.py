@@ -1,6 +1,7 @@
 """The journal when the process dies, the power goes or the disk is full: the old state or the new, and never a lie."""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -194,6 +195,31 @@ def test_a_failed_sync_ends_the_journal_for_good(step):
     medium.lose_power()
     assert reopened(medium) == found
     assert "failed" not in medium.names
+
+
+@pytest.mark.parametrize("step", STORY, ids=lambda step: step.__name__)
+def test_whatever_call_of_the_disk_fails_ends_the_journal_for_good(step):
+    """A rename and the sync of the directory too: a name that is not durable is no journal."""
+    index = STORY.index(step)
+    for calls in itertools.count(1):
+        medium = Medium()
+        disk = VirtualDisk(medium)
+        journal = opened(disk)
+        for before in STORY[:index]:
+            before(journal)
+        disk.fail_in(calls)
+        try:
+            step(journal)
+        except ReplicaFailed:
+            with pytest.raises(ReplicaFailed, match="cannot write journal"):
+                journal.sync()
+        else:
+            assert disk.errors == 0, "it goes on after an error of the disk"
+            break
+        journal.close()
+        medium.lose_power()
+        assert reopened(medium) in STATES[index : index + 2]
+    assert calls > 2
 
 
 def test_a_failed_sync_while_starting_is_no_start():
