@@ -46,7 +46,7 @@ _INCARNATION_DIGITS = 19
 class Owner(Protocol):
     """What the consensus asks of whoever owns it, always in the owner's thread."""
 
-    def apply(self, index: int, term: int, entry: bytes) -> None:
+    def apply(self, index: int, entry: bytes) -> None:
         """A committed entry, in order, each once. Must not raise on what an entry holds."""
         ...
 
@@ -323,8 +323,8 @@ class Core(SyncObj):
         if inside.last_applied >= inside.commit_index:
             return False
         while inside.last_applied < inside.commit_index:
-            content, index, term = journal.entry(inside.last_applied + 1)
-            self.owner.apply(index, term, content)
+            content, index, _ = journal.entry(inside.last_applied + 1)
+            self.owner.apply(index, content)
             inside.last_applied = index
         self.owner.applied()
         return True
@@ -420,7 +420,7 @@ def _stock_settings(settings: Settings, journal: Journal, on_state: Callable[[in
         raftMaxTimeout=settings.election_max_s,
         leaderFallbackTimeout=settings.election_max_s,
         connectionTimeout=max(3.5, settings.election_max_s),
-        dynamicMembershipChange=False,  # members are ours, see `_enforce_members`
+        dynamicMembershipChange=False,  # members are ours, see `enforce_members`
         journalFile=JournalAdapter(journal),
         onStateChanged=on_state,
     )

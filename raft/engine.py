@@ -68,7 +68,8 @@ class Engine(Generic[S]):
         self._forwarded: dict[int, Key] = {}
         self._appended: set[str] = set()
         self._barriers: list[tuple[int, str]] = []
-        self._changes: dict[int, tuple[int, str]] = {}
+        self._changes: dict[int, str] = {}
+        """As leader: the changes that it has written and not committed, by index."""
         self._members = Members()
         self.view: View[S] = View(self._applier.state, 0, 0, None, False, None, None)
         self._begin_with(journal)
@@ -175,7 +176,7 @@ class Engine(Generic[S]):
         if isinstance(written, str):
             self._on_outcome(("change", name), Refused(written, None))
         else:
-            self._changes[written] = (self.facts.term, name)
+            self._changes[written] = name
 
     def _write_members(self, revise: Callable[[Members], Members]) -> int | str:
         leader = self._core.leader
@@ -206,16 +207,14 @@ class Engine(Generic[S]):
 
     # -- what the core calls -------------------------------------------------------------------------
 
-    def apply(self, index: int, term: int, entry: bytes) -> None:
+    def apply(self, index: int, entry: bytes) -> None:
         kind, content = entry[:1], entry[1:]
         if kind == COMMAND and (applied := self._applier.apply(index, content)) is not None:
             command_id, outcome = applied
             self._appended.discard(command_id)
             self._answers.append((("command", command_id), outcome))
         elif kind == MEMBERS and index in self._changes:
-            own_term, name = self._changes.pop(index)
-            reason = "a new raft leader has put another change in its place"
-            self._answers.append((("change", name), Applied(index) if term == own_term else Refused(reason, None)))
+            self._answers.append((("change", self._changes.pop(index)), Applied(index)))
 
     def applied(self) -> None:
         """First the view, then the answers: who is told `Applied` finds it in the view."""
@@ -248,7 +247,7 @@ class Engine(Generic[S]):
             kind = key[0]
             # a barrier changes nothing, so it may simply be asked for again
             self._on_outcome(key, Refused(lost, None) if kind == "barrier" else Unknown(lost))
-        for _, name in changes.values():
+        for name in changes.values():
             self._on_outcome(("change", name), Unknown(lost))
 
     def members_changed(self, members: Members) -> None:

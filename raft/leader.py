@@ -189,7 +189,7 @@ class Leader:
         if progress.parts is not None or progress.next_index <= self._journal.base_index:
             self._send_part(peer, progress)
             return
-        if progress.probing and progress.probed_s is not None and not heartbeat:
+        if progress.probing and progress.probed and not heartbeat:
             return  # one at a time, until its answer shows what the peer has
         limit = _PROBE_BYTES if progress.probing else self._settings.batch_bytes
         entries = tuple(self._journal.entries(progress.next_index, limit))
@@ -197,7 +197,7 @@ class Leader:
             return
         if self._post(peer, self._append_message(progress.next_index - 1, entries)):
             if progress.probing:
-                progress.probed_s = self._clock()
+                progress.probed = True
             elif entries:
                 progress.next_index = entries[-1][1] + 1
 

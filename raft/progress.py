@@ -31,7 +31,8 @@ class Progress:
     match_index: int = 0
     probing: bool = True
     """Until an answer shows what it has, one message at a time; afterwards entries are sent ahead of answers."""
-    probed_s: float | None = None
+    probed: bool = False
+    """That one message has left."""
     answered: int = 0
     """The latest of this leader's messages that it has answered: proof that it followed when that was sent."""
     turned: int = 0
@@ -42,14 +43,14 @@ class Progress:
         """A new connection: what left on the old one may be lost. Where nothing is known, the next answer will tell."""
         if self.match_index > 0:
             self.next_index = self.match_index + 1
-        self.probing, self.probed_s, self.parts = True, None, None
+        self.probing, self.probed, self.parts = True, False, None
 
     def accept(self, next_index: int, last_index: int) -> None:
         """Everything below `next_index` is on its disk; it can claim no more than this leader has."""
         known = min(next_index, last_index + 1)
         self.match_index = max(self.match_index, known - 1)
         self.next_index = max(self.next_index, known)
-        self.probing, self.probed_s, self.parts = False, None, None
+        self.probing, self.probed, self.parts = False, False, None
 
     def refuse(self, next_index: int, sent: int, now: int, last_index: int) -> None:
         """It lacks what came before the message `sent`. Only the first refusal of a flight turns the sender back."""
@@ -57,7 +58,7 @@ class Progress:
             return
         self.next_index = max(2, min(next_index, last_index + 1))
         self.match_index = min(self.match_index, self.next_index - 1)
-        self.probing, self.probed_s = True, None
+        self.probing, self.probed = True, False
         self.turned = now
 
 

@@ -112,7 +112,7 @@ def test_a_new_connection_sends_again_what_was_not_acknowledged():
     progress.accept(10, last_index=20)
     progress.next_index = 21
     progress.restart()
-    assert (progress.next_index, progress.probing, progress.probed_s, progress.parts) == (10, True, None, None)
+    assert (progress.next_index, progress.probing, progress.probed, progress.parts) == (10, True, False, None)
 
 
 def test_a_new_connection_to_who_has_not_answered_yet_changes_nothing():

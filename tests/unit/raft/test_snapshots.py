@@ -245,6 +245,15 @@ def sender():
     return bench
 
 
+@pytest.mark.parametrize(("first", "kind"), [(0, SnapshotPart), (1, Append)])
+def test_what_is_not_kept_is_in_the_snapshot_and_what_is_kept_is_sent(first, kind):
+    bench = compacted(Bench(compact_entries=4, keep_entries=1).found())
+    bench.forget()
+    needs = bench.journal.base_index + first
+    bench.has("n2", needs, sent=bench.engine._core.stamp, success=False)
+    assert [type(sent.message) for sent in bench.sent if sent.peer == "n2"] == [kind]
+
+
 def test_who_needs_what_is_not_kept_gets_a_snapshot_a_part_at_a_time(sender):
     (part,) = sender.said(SnapshotPart, "n2")
     assert (part.index, part.offset, len(part.data)) == (sender.journal.snapshot.index, 0, 50)
