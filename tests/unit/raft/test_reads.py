@@ -74,6 +74,34 @@ def test_answers_that_arrive_after_it_was_asked_to_what_left_in_the_same_moment_
     assert leader.outcome("barrier", "read") is None
 
 
+def test_an_answer_to_what_was_never_sent_confirms_nothing_that_is_asked_later(leader):
+    leader.has("n2", 3, sent=2**62)
+    leader.has("n3", 3, sent=2**62)
+    ask(leader)
+    leader.step()
+    assert leader.outcome("barrier", "read") is None
+
+
+def test_an_answer_that_comes_late_takes_no_proof_back(leader):
+    leader.wait(HEARTBEAT_S + TICK_S)
+    late = leader.last_sent_to("n2")
+    ask(leader)
+    leader.has("n2", 3)
+    leader.has("n2", 3, sent=late)
+    leader.step()
+    assert leader.outcome("barrier", "read") == Applied(3)
+
+
+def test_a_barrier_is_answered_once(leader):
+    leader.hear("n3", AskBarrier, number=5)
+    ask(leader)
+    leader.has("n2", 3, sent=leader.engine._core.leader._reads[-1].stamp)
+    leader.step()
+    leader.step()
+    assert [key for key, _ in leader.outcomes] == [("barrier", "read")]
+    assert len(leader.said(Barrier, "n3")) == 1
+
+
 def test_a_new_leader_confirms_nothing_before_an_entry_of_its_term_is_committed():
     bench = Bench().found()
     bench.hear_entries(entry(2, 1), commit=1)
