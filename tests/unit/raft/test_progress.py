@@ -99,6 +99,13 @@ def test_who_refuses_what_it_had_acknowledged_has_lost_it():
     assert progress.match_index == 3
 
 
+def test_where_to_go_on_is_no_word_of_what_it_has():
+    """Whoever refuses names the end of its log, and nobody knows whether that is the leader's log."""
+    progress = Progress("id", 21)
+    progress.refuse(10, sent=5, now=6, last_index=20)
+    assert (progress.next_index, progress.match_index) == (10, 0)
+
+
 def test_a_refusal_does_not_end_a_snapshot_and_a_success_does():
     progress = Progress("id", 2, parts=Parts(9, b"packed"))
     progress.refuse(2, sent=5, now=6, last_index=20)
