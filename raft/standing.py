@@ -5,6 +5,8 @@ Reading it waits for no disk and no peer. It may be a moment old, and its parts 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from raft.api import PeerStatus, ReplicaConfig, ReplicaStatus, Role
 from raft.clock import boottime_s
 from raft.compat import CANDIDATE, LEADER
@@ -45,12 +47,12 @@ def status(
         peers=peers,
         refusals=transport.refusals(),
         certificate=transport.certificate(),
-        removed_by=_removed_by(config, facts, peers),
+        removed_by=removed_by(config, facts, peers),
     )
 
 
-def _removed_by(config: ReplicaConfig, facts: Facts, peers: tuple[PeerStatus, ...]) -> tuple[str, ...]:
-    """Who hears a leader is a member, whatever somebody has said before."""
+def removed_by(config: ReplicaConfig, facts: Facts, peers: Sequence[PeerStatus]) -> tuple[str, ...]:
+    """See `ReplicaStatus`. Who hears a leader is a member, whatever somebody has said before."""
     if facts.contact_s is not None and boottime_s() - facts.contact_s < config.election_max_s:
         return ()
     refusing = [peer.name for peer in peers if peer.refused_us is not None and peer.refused_us.no_member]

@@ -644,6 +644,19 @@ def test_an_expired_certificate_is_named_at_both_ends_and_its_renewal_mends_it(m
     wait(lambda: n1.connected("n2") and n2.connected("n1"))
 
 
+@pytest.mark.parametrize("certificates", ["tls"], indirect=True)
+def test_who_asks_for_the_certificate_waits_for_no_file(certificates, places):
+    n1 = Party("n1", {"n1": places["n1"]}, certificates).start()
+    try:
+        time.sleep(0.3)  # its thread has looked, and does again in ten seconds
+        seen = n1.transport.certificate()
+        assert (seen.expires_at, seen.problem) == (certificates.tls("n1").expires_at(), None)
+        certificates.tls("n1").cert.unlink()
+        assert n1.transport.certificate() is seen
+    finally:
+        n1.close()
+
+
 def short_lived(certificates, name, life_s=4):
     """As if they were all issued like this one, for whoever starts next; and when it is over."""
     tls = certificates.member(name, valid_for=timedelta(seconds=life_s))
