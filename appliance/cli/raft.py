@@ -64,6 +64,7 @@ def _certificate(view: Document) -> str:
 def _problems(view: Document) -> Iterator[str]:
     refusals = {reason: count for reason, count in view["refusals"].items() if count}
     lines = [f"{member['name']}: {member['problem']}" for member in view["members"] if member["problem"]]
+    lines += [line for member in view["members"] if (line := _refused_us(member))]
     if refusals:
         counted = ", ".join(f"{reason} {count}" for reason, count in sorted(refusals.items()))
         lines.append(f"refused connections since the start: {counted}")
@@ -74,6 +75,14 @@ def _problems(view: Document) -> Iterator[str]:
     if lines:
         yield ""
         yield from lines
+
+
+def _refused_us(member: Document) -> str:
+    """What it said when it was reached last, where it is not the present problem anyway."""
+    words, age_s = member["refused_us"], member["refused_us_age_s"]
+    if words is None or words in (member["problem"] or ""):
+        return ""
+    return f"{member['name']}: refused us {age_s:.0f} s ago: {words}"
 
 
 def _members(view: Document) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_status_without_tls_leader_or_vote_says_so(appliance, url, node):
 def test_status_of_a_node_that_was_removed_says_by_whose_word(appliance, url, node):
     node.replica = raft_view(removed_by=("pg2", "pg3"))
     assert "removed from the group, by the word of pg2, pg3" in appliance("raft", "status", "--api", url).out
+
+
+def test_status_says_how_long_ago_a_peer_refused_unless_that_is_its_present_problem(appliance, url, node):
+    one, two, three = raft_view().members
+    words = "'pg1' is no other member"
+    two = replace(two, refused_us=words, refused_us_age_s=0.3, problem=f"peer pg2 refused us: {words}")
+    three = replace(three, refused_us=words, refused_us_age_s=90.4)
+    node.replica = raft_view(members=(one, two, three))
+    found = appliance("raft", "status", "--api", url).out.splitlines()
+    assert "pg3: refused us 90 s ago: 'pg1' is no other member" in found
+    assert [line for line in found if line.startswith("pg2: ")] == [f"pg2: peer pg2 refused us: {words}"]
 
 
 def test_status_in_other_formats(appliance, url):
