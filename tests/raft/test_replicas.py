@@ -313,7 +313,7 @@ def test_the_end_of_the_certificate_and_its_problems_are_in_the_status(cluster, 
     wait(
         lambda: (
             replica.status().certificate
-            == CertificateStatus(None, f"cannot read {tls.cert}: No such file or directory")
+            == CertificateStatus(None, f"cannot read {tls.cert}: No such file or directory; put it there")
         )
     )
     assert all(peer.connected for peer in replica.status().peers)
