@@ -155,7 +155,7 @@ class Engine(Generic[S]):
         elif leader is None:
             self._forward(key, lambda number: Forward(*self._core.envelope(), number, submission))
         elif isinstance(problem := leader.append(COMMAND + submission), str):
-            self._on_outcome(key, Refused(problem, None))
+            self._refuse(key, problem)
         else:
             self._appended.add(command_id)
 
@@ -262,7 +262,7 @@ class Engine(Generic[S]):
         leader = self._core.leading_peer
         self._numbers += 1
         if leader is None or not self._core.post(leader, message(self._numbers)):
-            self._on_outcome(key, Refused("there is no raft leader, or no connection to it", None))
+            self._refuse(key, "there is no raft leader, or no connection to it")
         else:
             self._forwarded[self._numbers] = key
             if len(self._forwarded) > _FORWARDED_LIMIT:
@@ -279,7 +279,14 @@ class Engine(Generic[S]):
     def _on_forward_refused(self, message: ForwardRefused) -> None:
         key = self._forwarded.pop(message.number, None)
         if key is not None:
-            self._on_outcome(key, Refused(message.reason, None))
+            self._refuse(key, message.reason)
+
+    def _refuse(self, key: Key, reason: str) -> None:
+        """One submission will never enter the log. While another of the same command may, that one is the answer."""
+        kind, command_id = key
+        submitted = key in self._forwarded.values() or (kind == "command" and command_id in self._appended)
+        if not submitted:
+            self._on_outcome(key, Refused(reason, None))
 
     def _on_ask_barrier(self, peer: str, message: AskBarrier) -> None:
         def done(index: int | None) -> None:

@@ -254,7 +254,7 @@ class Replica(Generic[S]):
         future = self._waiting.add(key, timeout_s, _late)
         if self._thread is None or not self._mailbox.post(lambda: self._begin(key, ask), droppable=True):
             refusal = Refused(self._failure or "the replica is not running, or overloaded", None)
-            self._waiting.complete(key, lambda waiting: waiting.set_result(refusal))
+            self._waiting.complete_one(key, future, lambda unsent: unsent.set_result(refusal))
         return future
 
     # -- owner thread --------------------------------------------------------------------------------

@@ -75,6 +75,15 @@ class Waiting(Generic[K, V]):
         for wait in waits:
             completion(wait.future)
 
+    def complete_one(self, key: K, future: Future[V], completion: Callable[[Future[V]], None]) -> None:
+        """Only this question, and not the others of its key."""
+        with self._change:
+            waits = self._waits.get(key, [])
+            mine = next((wait for wait in waits if wait.future is future), None)
+            open_yet = mine is not None and self._forget(key, mine)
+        if open_yet:
+            completion(future)
+
     def open_keys(self) -> list[K]:
         with self._change:
             return list(self._waits)

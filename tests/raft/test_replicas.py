@@ -85,6 +85,22 @@ def test_a_command_id_is_applied_once_however_often_it_is_proposed(cluster, wait
     wait(lambda: cluster.states() == [(b"once",)] * 3)
 
 
+def test_a_repeat_that_is_not_taken_says_nothing_of_the_first_one(tmp_path, cluster):
+    alone = type(cluster)(tmp_path / "alone", names=("only",), certificates=cluster.certificates).start()
+    alone.leader()
+    replica, release = alone.running["only"], threading.Event()
+    replica._mailbox.post(lambda: release.wait(20))
+    first = replica.propose(b"once", "the id", 30)
+    barriers = [replica.barrier(30) for _ in range(5000)]
+    repeat = replica.propose(b"once", "the id", 30)
+    assert isinstance(barriers[-1].result(0), Refused)
+    assert repeat.result(0) == Refused("the replica is not running, or overloaded", None)
+    assert not first.done()
+    release.set()
+    assert isinstance(first.result(10), Applied)
+    alone.stop()
+
+
 def test_what_is_too_large_or_has_no_id_is_refused_at_once(cluster):
     cluster.start("n1")
     replica = cluster.running["n1"]

@@ -148,6 +148,35 @@ def test_a_refusal_of_another_question_changes_nothing(follower):
     assert follower.outcome("command", "id") is None
 
 
+def test_a_refusal_is_no_answer_while_another_submission_of_the_command_is_on_its_way(follower):
+    """Who gave up waiting and asked again must not be told `never` when it is the first one that was refused."""
+    follower.engine.propose(b"word", "id")
+    follower.engine.propose(b"word", "id")
+    first, second = follower.said(Forward)
+    follower.hear("n2", ForwardRefused, number=first.number, reason="not now")
+    assert follower.outcomes == []
+    follower.hear_entries(entry(3, 1, COMMAND + second.submission), previous=(2, 1), commit=3)
+    follower.step()
+    assert follower.outcomes == [(("command", "id"), Applied(3))]
+
+
+def test_the_last_refusal_of_a_command_is_its_answer(follower):
+    follower.engine.propose(b"word", "id")
+    follower.engine.propose(b"word", "id")
+    for forward in follower.said(Forward):
+        follower.hear("n2", ForwardRefused, number=forward.number, reason="not now")
+    assert follower.outcomes == [(("command", "id"), Refused("not now", None))]
+
+
+def test_a_leader_that_takes_nothing_more_does_not_refuse_what_it_has_taken(leader):
+    leader.engine.propose(b"word", "id")
+    leader.engine.transfer("handover", "n3")
+    leader.engine.propose(b"word", "id")
+    assert leader.outcome("command", "id") is None
+    commit(leader)
+    assert leader.outcome("command", "id") == Applied(4)
+
+
 def test_d20_questions_after_a_restart_have_other_numbers_than_those_before(follower):
     """An answer that was on its way must not be taken for one to another question."""
     follower.engine.propose(b"word", "id")

@@ -27,6 +27,16 @@ def test_an_answer_completes_all_who_asked(waiting):
     assert waiting.open_keys() == []
 
 
+def test_one_of_several_can_be_completed_alone(waiting):
+    first, second = waiting.add("a", 5, late), waiting.add("a", 5, late)
+    waiting.complete_one("a", second, lambda future: future.set_result("mine"))
+    assert (second.result(0), first.done()) == ("mine", False)
+    waiting.complete("a", lambda future: future.set_result("answer"))
+    assert first.result(0) == "answer"
+    waiting.complete_one("a", first, lambda future: future.set_result("too late"))
+    assert waiting.open_keys() == []
+
+
 def test_deadlines_come_in_their_order_and_in_time(waiting):
     began_s = time.monotonic()
     long = waiting.add("long", 0.2, late)
