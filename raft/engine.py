@@ -151,7 +151,7 @@ class Engine(Generic[S]):
         submission = Submission(command_id, self.facts.applied_index, command).pack()
         leader = self._core.leader
         if (objection := self._applier.objection(submission)) is not None:
-            self._on_outcome(key, Refused(objection, None))
+            self._refuse(key, objection)
         elif leader is None:
             self._forward(key, lambda number: Forward(*self._core.envelope(), number, submission))
         elif isinstance(problem := leader.append(COMMAND + submission), str):

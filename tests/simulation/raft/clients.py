@@ -2,11 +2,15 @@
 
 from functools import partial
 
-from raft.api import Applied, Refused
+from raft.api import Applied, Refused, Unknown
 from tests.simulation.raft.machine import KEYS, later, poison, put, step, swap
 
 PATIENCE_S = 2.0
 """How long a client waits for an answer before it asks anew, once all is well."""
+DEADLINES_S = (0.2, 3.0)
+"""After such a time an answer is unknown, and one that comes later is the answer to whoever asks then."""
+IMPATIENT = 0.1
+"""Share of the commands that are proposed a second time at the same replica before the first was answered."""
 
 
 class Clients:
@@ -35,7 +39,9 @@ class Clients:
             command, barrier, asked_s = self._last.get(name, (None, None, 0.0))
             late = self.world.now_s > asked_s + PATIENCE_S
             if command is None or (late and not (_is_done(command) and _is_done(barrier))):
-                self._last[name] = (self._propose(process, self._put()), self._barrier(process), self.world.now_s)
+                command = self.world.checks.history.begin(self._put())
+                self._ask(process, command)
+                self._last[name] = (command, self._barrier(process), self.world.now_s)
         for name in names:
             for operation in self._last[name][:2]:
                 if not _is_done(operation):
@@ -115,7 +121,13 @@ class Clients:
     def _propose(self, process, command):
         operation = self.world.checks.history.begin(command)
         self._submit(process, operation)
-        return operation
+        if self._random.random() < IMPATIENT:
+            self.world.schedule.after(self._random.uniform(0, 1), self._repeat, process, operation)
+
+    def _repeat(self, process, operation):
+        if process.alive and not self._ended:
+            self.world.checks.history.retry(operation)
+            self._submit(process, operation)
 
     def _again(self, process):
         """The same command id, maybe to another replica: it must not be applied twice."""
@@ -124,9 +136,19 @@ class Clients:
         self._submit(process, operation)
 
     def _submit(self, process, operation):
-        name = f"c{operation.number}"
+        """Until its deadline: if the process dies, that is all that the client sees of it."""
+        waiting = self._ask(process, operation)
+        deadline_s = self._random.uniform(*DEADLINES_S)
+        self.world.schedule.after(deadline_s, self._give_up, process, operation, waiting)
+
+    def _ask(self, process, operation):
+        name = _name(operation)
         self._by_name[name] = operation
-        process.ask(("command", name), partial(_propose, operation.command, name))
+        return process.ask(("command", name), partial(_propose, operation.command, name))
+
+    def _give_up(self, process, operation, waiting):
+        if process.give_up(("command", _name(operation)), waiting):
+            self.outcome(process, _name(operation), Unknown("no answer in time"))
 
     def _barrier(self, process):
         operation = self.world.checks.history.begin(None)
@@ -134,6 +156,11 @@ class Clients:
         self._by_name[name] = operation
         process.ask(("barrier", name), partial(_ask_barrier, name))
         return operation
+
+
+def _name(operation):
+    """The command's id: the same in each of its submissions."""
+    return f"c{operation.number}"
 
 
 def _is_done(operation):

@@ -114,8 +114,8 @@ class Process:
         """Who has introduced itself: connected back, member or guest, so that answers get there."""
         self.led_term = 0
         """The last term in which it has sent entries."""
-        self._asked = set()
-        """What clients of this process wait for; a replica tells of every command that it applies."""
+        self._asked = {}
+        """Who waits for what at this process; a replica tells of every command that it applies."""
         self._inbox = []
         self._outbox = {}
         self._wake_s = None
@@ -193,9 +193,18 @@ class Process:
         self.wake(self.world.lag_s())
 
     def ask(self, key, call):
-        """Let the engine do something whose outcome somebody waits for."""
-        self._asked.add(key)
-        self.post("call", None, call)
+        """Let the engine do something whose outcome somebody waits for: with others, if they asked for the same."""
+        waiting = object()
+        self._asked.setdefault(key, []).append(waiting)
+        self.post("call", None, partial(self._begin, key, call))
+        return waiting
+
+    def give_up(self, key, waiting):
+        """Wait no longer; False when it has been answered."""
+        if waiting not in self._asked.get(key, []):
+            return False
+        self._asked[key].remove(waiting)
+        return True
 
     def wake(self, delay_s):
         when_s = self.world.now_s + delay_s
@@ -267,6 +276,11 @@ class Process:
             self.engine.disconnected(peer)
         return True
 
+    def _begin(self, key, call, engine):
+        """What nobody waits for any more is not asked, as in `Replica`."""
+        if self._asked.get(key):
+            call(engine)
+
     def _note_caller(self, peer):
         if peer not in self.targets:
             self._callers.add(peer)
@@ -298,16 +312,17 @@ class Process:
         return True
 
     def _on_outcome(self, key, outcome):
-        if key not in self._asked:
+        waiting = self._asked.pop(key, [])  # the first answer is the answer
+        if not waiting:
             return
-        self._asked.discard(key)  # the first answer is the answer
         self._observe()
         match outcome:
             case Applied(index) | Refused(_, int(index)):
                 self.world.tell(self.name, f"{key[0]} {key[1]}: {type(outcome).__name__} at {index}")
             case Refused(reason, _) | Unknown(reason):
                 self.world.tell(self.name, f"{key[0]} {key[1]}: {type(outcome).__name__}: {reason}")
-        self.world.outcome(self, key, outcome)
+        for _ in waiting:
+            self.world.outcome(self, key, outcome)
 
     def _on_event(self, event):
         if isinstance(event, MembersChanged):
