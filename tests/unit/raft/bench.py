@@ -119,7 +119,7 @@ def entry(index, term, content=None):
 
 def command(index, term, word):
     """A log entry that brings this word to the machine."""
-    return entry(index, term, COMMAND + Submission(f"id of {word.decode()}", 1, word).pack())
+    return entry(index, term, COMMAND + Submission(f"id of {word.decode()[:100]}", 1, word).pack())
 
 
 def change(index, term, members):
