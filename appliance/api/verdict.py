@@ -197,10 +197,18 @@ def _certificates(present: Present) -> Iterator[Finding]:
         found = seen.report.certificate if seen is not None else None
         if found is None or not found.problem:
             continue
-        hint = f"`appliance certs renew` on {name}, or `appliance certs issue {name} --replace` where the authority is"
+        hint = _certificate_remedy(name, found.problem)
         if found.usable:
             message = f"the certificate of {name} needs to be mended or renewed: {found.problem}"
             yield Finding("certificate.due", "degraded", name, message, hint)
         else:
             message = f"the other members do not accept the certificate of {name}: {found.problem}"
             yield Finding("certificate.unusable", "critical", name, message, hint)
+
+
+def _certificate_remedy(name: str, problem: str) -> str:
+    if "set the clock" in problem:
+        return f"set the clock of {name}"
+    if "cannot read" in problem or problem.startswith("tls.key"):
+        return f"mend the file on {name}; `appliance node --check` there says what else it wants"
+    return f"`appliance certs renew` on {name}, or `appliance certs issue {name} --replace` where the authority is"

@@ -195,6 +195,24 @@ def test_the_remedy_fits_the_reason_of_a_refusal(why, remedy):
     assert hint.startswith(remedy)
 
 
+@pytest.mark.parametrize(
+    ("problem", "remedy"),
+    [
+        (
+            "the certificate in /c is valid from tomorrow on, and here it is today: set the clock",
+            "set the clock of pg3",
+        ),
+        ("cannot read /ca.crt: No such file or directory; put it there", "mend the file on pg3"),
+        ("tls.key: /k has mode 0644, which PostgreSQL refuses; make it 0600", "mend the file on pg3"),
+        ("the certificate in /c expired on Monday: renew it", "`appliance certs renew` on pg3"),
+    ],
+)
+def test_the_remedy_fits_what_is_wrong_with_a_certificate(problem, remedy):
+    view = look(with_report("pg3", certificate=CertificateSeen(LATER, problem, usable=False)))
+    (hint,) = [problem.hint for problem in view.problems if problem.code == "certificate.unusable"]
+    assert hint.startswith(remedy)
+
+
 def test_one_that_was_removed_is_not_told_to_mend_the_network():
     refused = "peer refused us: 'pg1' is no other member of cluster 'shop': removed, or not added yet"
     away = {"pg2": f"{refused} (pg2)", "pg3": f"{refused} (pg3)"}
