@@ -88,12 +88,18 @@ def test_who_logs_does_not_wait_for_who_reads_and_the_gap_is_told_where_it_is(pi
     events.emit("loop.failed", "error", error="after")
     events.close(10)
     sys.stdout.close()
-    lines = [json.loads(line) for line in read()]
-    *written, lost, after = lines
-    assert [line["error"] for line in written] == list(range(len(written)))
-    assert len(written) >= QUEUE_LIMIT_LINES
-    assert (lost["event"], lost["node"], lost["lines"]) == ("log.lost", "pg1", emitted - len(written))
+    *lines, after = [json.loads(line) for line in read()]
     assert after["error"] == "after"
+    number = written = 0
+    for line in lines:  # one gap, or two when this process had no CPU for a while
+        if line["event"] == "log.lost":
+            assert line["node"] == "pg1"
+            number += line["lines"]
+        else:
+            assert line["error"] == number
+            number, written = number + 1, written + 1
+    assert number == emitted
+    assert QUEUE_LIMIT_LINES <= written < emitted
 
 
 def test_the_end_does_not_wait_for_who_reads_either(pipe):
