@@ -52,6 +52,7 @@ def invite(name: str, role: str, valid_for: str, output: Format) -> int:
     )
     if output is Format.TABLE:
         say(sys.stderr, f"Run this on {name} before {said[2]}. Whoever has it can join as {name}, once.")
+        say(sys.stderr, f"Add --address HOST:PORT, the raft address of {name}, unless a node.yml is there that has it.")
         if name in members:
             say(sys.stderr, f"{name} is a member already: who joins with this takes its place.")
     return Code.DONE

@@ -61,10 +61,8 @@ class PeerDoor:
             case AskCredentials():
                 known = self._credentials()
                 return encode(CredentialsAnswer(known.to_json() if known is not None else {}))
-            case Admit() as message:
-                return encode(self._registrar.admit(message))
-            case Certify() as message:
-                return encode(self._registrar.certify(message))
+            case Admit() | Certify() as message:
+                return encode(self._registrar.answer(message))
             case other:
                 raise MessageError(f"{type(other).__name__} is no question that {peer} may ask")
 

@@ -119,6 +119,13 @@ class Certified:
     """PEM"""
 
 
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """Why a member did not do what `Admit` or `Certify` asks for."""
+
+    reason: str
+
+
 KINDS: Mapping[str, type] = {
     c.__name__: c
     for c in (
@@ -134,6 +141,7 @@ KINDS: Mapping[str, type] = {
         Admitted,
         Certify,
         Certified,
+        Declined,
     )
 }
 

@@ -20,7 +20,18 @@ from appliance.node.clock import wall_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_values import WILDCARDS
 from appliance.node.invitation import Invitation, digest, key_digest
-from appliance.node.messages import Admit, Admitted, Certified, Certify, Join, Joined, MessageError, decode, encode
+from appliance.node.messages import (
+    Admit,
+    Admitted,
+    Certified,
+    Certify,
+    Declined,
+    Join,
+    Joined,
+    MessageError,
+    decode,
+    encode,
+)
 from raft import Applied, Member, Members, Outcome, Refused, Replica, ReplicaError, certificates
 from raft.address import parse
 from raft.certificates import CertificateError, PublicKey, Subject
@@ -90,6 +101,13 @@ class Registrar:
                 return encode(Joined(self._config.cluster, admitted.members, token.role, certificate, ca))
             case other:
                 raise MessageError(f"{type(other).__name__} is no question that a stranger may ask")
+
+    def answer(self, asked: Admit | Certify) -> Admitted | Certified | Declined:
+        """For the member that a stranger has asked."""
+        try:
+            return self.admit(asked) if isinstance(asked, Admit) else self.certify(asked)
+        except JoinError as error:
+            return Declined(str(error))
 
     def admit(self, asked: Admit) -> Admitted:
         """On the raft leader: make the node of a used token a member. Raises JoinError."""
@@ -231,6 +249,8 @@ class Registrar:
             answer = decode(self._replica.request(name, encode(question), CHANGE_LIMIT_S + 1.0).result())
         except (ReplicaError, MessageError) as error:
             raise JoinError(f"{name}: {error}") from error
+        if isinstance(answer, Declined):
+            raise JoinError(answer.reason)
         if not isinstance(answer, kind):
             raise JoinError(f"{name} answered with a {type(answer).__name__}")
         return answer

@@ -61,10 +61,8 @@ class Leader:
 
     def handle(self, peer, payload):
         match decode_message(payload):
-            case Admit() as asked:
-                return encode(self.registrar.admit(asked))
-            case Certify() as asked:
-                return encode(self.registrar.certify(asked))
+            case Admit() | Certify() as asked:
+                return encode(self.registrar.answer(asked))
 
     def invite(self, name="n4", role=NodeRole.DATA, valid_for_s=60.0, identity="i1"):
         answer = self.registrar.invite(InviteRequest(identity, "anna", name, role, valid_for_s), 5.0)
@@ -355,7 +353,7 @@ def test_an_address_that_another_member_has_is_refused_by_name(leader, here):
     file = yaml.safe_load(here.config.read_text())
     here.config.write_text(yaml.safe_dump(file | {"raft": {"advertise": taken}}))
 
-    with pytest.raises(CommandError, match=rf"{taken} is the address of n1; say --address with that of n4"):
+    with pytest.raises(CommandError, match=rf"may not: {taken} is the address of n1; say --address with that of n4"):
         join(line, here, 5.0)
     assert leader.member("n4") is None
 
