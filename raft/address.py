@@ -35,7 +35,7 @@ def listener(address: str) -> socket.socket:
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
             return socket.create_server(("", port))
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(place[:2], family=family)
+        return socket.create_server(place, family=family)  # with its zone, where it has one
     except OSError as error:
         raise ListenError(f"cannot listen on {address}: {reason(error)}; {_remedy(error)}") from error
 
