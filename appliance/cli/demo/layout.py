@@ -149,13 +149,19 @@ def _check(settings: dict[str, object]) -> None:
 def write(path: Path, text: str) -> None:
     """Atomically, for the owner of the directory only: root may write into a demo that runs as another user."""
     fresh = path.with_name(f".{path.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = made_anew(fresh)
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     fresh.rename(path)
+
+
+def made_anew(path: Path) -> int:
+    """A descriptor of a new file for its owner only, never of what a link leads to: the directory may not be ours."""
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def supervisor_log(directory: Path) -> Path:

@@ -1,7 +1,6 @@
 """`demo up`: from nothing to a cluster whose standbys stream, then supervise it."""
 
 import contextlib
-import os
 import secrets
 import shutil
 import subprocess
@@ -12,7 +11,16 @@ from pathlib import Path
 
 from appliance.cli.change import expect_bootstrap
 from appliance.cli.client import Client, Document
-from appliance.cli.demo.layout import DemoNode, Layout, chosen, default_directory, is_demo, plan, supervisor_log
+from appliance.cli.demo.layout import (
+    DemoNode,
+    Layout,
+    chosen,
+    default_directory,
+    is_demo,
+    made_anew,
+    plan,
+    supervisor_log,
+)
 from appliance.cli.demo.place import become_run_user, prepare
 from appliance.cli.demo.processes import noted, own_command
 from appliance.cli.demo.status import demo_client, demo_uri
@@ -168,7 +176,7 @@ def detached(directory: str, asked: Asked) -> int:
     command += ["--nodes", str(asked.nodes), "--ttl", asked.ttl, "--timeout", f"{asked.timeout_s:g}s"]
     log = supervisor_log(place)
     # It shows the connection string, password included.
-    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+    with open(made_anew(log), "wb") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )

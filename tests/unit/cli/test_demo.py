@@ -114,6 +114,22 @@ def test_a_link_that_somebody_has_put_there_gives_nothing_away():
     assert (after.st_uid, after.st_mode) == (before.st_uid, before.st_mode)
 
 
+def test_what_is_written_follows_no_link(tmp_path):
+    """Root writes there, and the directory is the run user's."""
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    before = precious.stat()
+    (tmp_path / ".demo.json.new").symlink_to(precious)
+    layout_module.write(tmp_path / "demo.json", "written")
+    (tmp_path / "supervisor.log").symlink_to(precious)
+    with open(layout_module.made_anew(tmp_path / "supervisor.log"), "wb") as log:
+        log.write(b"said")
+    assert (precious.read_text(), precious.stat().st_uid) == ("kept", before.st_uid)
+    assert (tmp_path / "demo.json").read_text() == "written"
+    assert (tmp_path / "supervisor.log").read_text() == "said"
+    assert not (tmp_path / "supervisor.log").is_symlink()
+
+
 def test_a_foreign_directory_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(CommandError, match="is not empty and has no demo") as caught:
