@@ -94,15 +94,20 @@ class Commits:
     def __init__(self):
         self.terms = [0, 0]
         """Term of each committed entry; the places 0 and 1 come before every log."""
+        self._in_terms = [0, 0]
+        """In which term each was committed: that of the leader that counted it, which the entry may be older than."""
         self._first_commit_s = []
-        """(term, when the first entry of it was committed), terms rising."""
+        """(term, when something was first committed in it), terms rising."""
 
     @property
     def last(self):
         return len(self.terms) - 1
 
-    def committed(self, index, term, who, now_s, majority_has):
-        """`majority_has(index, term)` is asked when nobody has committed this index before."""
+    def committed(self, index, term, in_term, who, now_s, majority_has):
+        """The entry of `term`, by whoever is in `in_term`.
+
+        `majority_has(index, term)` is asked when nobody has committed this index before.
+        """
         if index <= self.last:
             if self.terms[index] != term:
                 raise Violation(
@@ -113,15 +118,21 @@ class Commits:
             raise Violation(f"{who} commits entry {index}, nobody has committed {self.last + 1}")
         if term < self.terms[-1]:
             raise Violation(f"{who} commits term {term} at {index}, after term {self.terms[-1]}")
+        if in_term < self._in_terms[-1]:
+            raise Violation(f"{who} commits {index} in term {in_term}, after term {self._in_terms[-1]} had committed")
         if not majority_has(index, term):
             raise Violation(f"{who} commits entry {index} of term {term} without a majority's disks")
         self.terms.append(term)
-        if not self._first_commit_s or self._first_commit_s[-1][0] < term:
-            self._first_commit_s.append((term, now_s))
+        self._in_terms.append(in_term)
+        if not self._first_commit_s or self._first_commit_s[-1][0] < in_term:
+            self._first_commit_s.append((in_term, now_s))
 
     def leads(self, term, who, term_at):
-        """Leader completeness. `term_at(index)` is None for what lies in the leader's snapshot."""
-        for index in range(2, bisect_right(self.terms, term - 1)):
+        """Leader completeness: it has what was committed in earlier terms. `term_at(index)` is None in its snapshot.
+
+        One that was elected and noticed it late may lack what was committed in a later term, of however old an entry.
+        """
+        for index in range(2, bisect_right(self._in_terms, term - 1)):
             found = term_at(index)
             if found not in (None, self.terms[index]):
                 raise Violation(

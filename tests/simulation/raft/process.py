@@ -361,7 +361,7 @@ class Process:
         commits = self.checks.commits
         if index > commits.last:
             self.world.check_later_leaders(index, term, self)
-        commits.committed(index, term, self.name, self.world.now_s, self._majority_has)
+        commits.committed(index, term, self.journal.term, self.name, self.world.now_s, self._majority_has)
 
     def _majority_has(self, index, term):
         """Whether a majority of the voters in force here holds the entry on its disk.

@@ -101,27 +101,27 @@ class TestCommits:
     @pytest.fixture
     def commits(self):
         commits = Commits()
-        commits.committed(2, 1, "a", 1.0, always)
-        commits.committed(3, 1, "a", 2.0, always)
-        commits.committed(4, 3, "b", 5.0, always)
+        commits.committed(2, 1, 1, "a", 1.0, always)
+        commits.committed(3, 1, 1, "a", 2.0, always)
+        commits.committed(4, 3, 3, "b", 5.0, always)
         return commits
 
     def test_two_entries_committed_at_one_index(self, commits):
-        commits.committed(3, 1, "b", 6.0, always)
+        commits.committed(3, 1, 1, "b", 6.0, always)
         with pytest.raises(Violation, match="c commits entry 3 of term 2"):
-            commits.committed(3, 2, "c", 6.0, always)
+            commits.committed(3, 2, 2, "c", 6.0, always)
 
     def test_a_commit_after_a_gap(self, commits):
         with pytest.raises(Violation, match="nobody has committed 5"):
-            commits.committed(6, 3, "a", 6.0, always)
+            commits.committed(6, 3, 3, "a", 6.0, always)
 
     def test_a_commit_of_a_term_that_falls(self, commits):
         with pytest.raises(Violation, match="after term 3"):
-            commits.committed(5, 2, "a", 6.0, always)
+            commits.committed(5, 2, 3, "a", 6.0, always)
 
     def test_a_commit_that_no_majority_has(self, commits):
         with pytest.raises(Violation, match="without a majority"):
-            commits.committed(5, 3, "a", 6.0, lambda index, term: False)
+            commits.committed(5, 3, 3, "a", 6.0, lambda index, term: False)
 
     def test_a_leader_that_lacks_a_committed_entry(self, commits):
         commits.leads(4, "a", {2: 1, 3: 1, 4: 3}.get)
@@ -131,6 +131,18 @@ class TestCommits:
             commits.leads(4, "a", {2: 1, 3: 1, 4: 0}.get)
         with pytest.raises(Violation, match="leads term 2 with 0 at entry 3"):
             commits.leads(2, "a", {2: 1, 3: 0}.get)
+
+    def test_a_leader_of_a_term_before_that_in_which_an_entry_was_committed(self, commits):
+        """It was elected before that commit, and noticed it late."""
+        commits.committed(5, 3, 6, "b", 7.0, always)
+        commits.leads(5, "a", {2: 1, 3: 1, 4: 3, 5: 5}.get)
+        with pytest.raises(Violation, match="leads term 7 with 5 at entry 5"):
+            commits.leads(7, "a", {2: 1, 3: 1, 4: 3, 5: 5}.get)
+
+    def test_a_commit_in_a_term_after_whose_successor_has_committed(self, commits):
+        commits.committed(5, 3, 6, "b", 7.0, always)
+        with pytest.raises(Violation, match="commits 6 in term 5, after term 6"):
+            commits.committed(6, 4, 5, "a", 8.0, always)
 
     def test_contact_after_a_later_term_has_committed(self, commits):
         commits.in_contact(1, "a", 4.9)

@@ -451,15 +451,15 @@ class World:
         return held if held is not None and held.replica_id == member.replica_id else host.lost.get(member.replica_id)
 
     def check_later_leaders(self, index, term, by):
-        """What is committed in an older term must be in the log of everybody who leads a later one."""
-        for host in self.hosts.values():
-            if host.up and host.process.led_term > term and host.process.led_term == host.process.journal.term:
-                journal = host.process.journal
+        """What is committed in one term must be in the log of everybody who leads a later one."""
+        for process in (host.process for host in self.hosts.values() if host.up):
+            journal = process.journal
+            if by.journal.term < process.led_term == journal.term:
                 found = journal.term_at(index) if index >= journal.base_index else term
                 if found != term:
                     raise Violation(
-                        f"{by.name} commits entry {index} of term {term};"
-                        f" {host.name}, which leads term {host.process.led_term}, has {found}"
+                        f"{by.name} commits entry {index} of term {term} in term {by.journal.term};"
+                        f" {process.name}, which leads term {process.led_term}, has {found}"
                     )
 
     def on_disk_call(self, process, call):

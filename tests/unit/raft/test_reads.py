@@ -97,8 +97,11 @@ def test_a_barrier_is_answered_once(leader):
     ask(leader)
     leader.has("n2", 3, sent=leader.engine._core.leader._reads[-1].stamp)
     leader.step()
+    leader.engine.propose(b"word", "id")
     leader.step()
-    assert [key for key, _ in leader.outcomes] == [("barrier", "read")]
+    leader.has("n2", 4)
+    leader.step()
+    assert [key for key, _ in leader.outcomes] == [("barrier", "read"), ("command", "id")]
     assert len(leader.said(Barrier, "n3")) == 1
 
 
