@@ -49,6 +49,18 @@ def test_an_entry_tells_whose_submission_it_was():
     assert new().apply(2, Submission("a", 1, b"one").pack()) == ("a", Applied(2))
 
 
+def test_as_much_as_can_be_remembered_is_restored():
+    """Else a busy group could read none of its own snapshots."""
+    applier = new()
+    for index in range(2, 2 * REMEMBERED_ENTRIES):
+        applied(applier, index, f"id {index}", b"no", born=index - 1)
+    restored = new()
+    restored.restore(applier.dump())
+    assert restored.dump() == applier.dump()
+    oldest = 2 * REMEMBERED_ENTRIES - 1 - REMEMBERED_ENTRIES
+    assert restored.outcome(f"id {oldest}") == Refused("said no", oldest)
+
+
 def test_a_repeat_is_known_as_long_as_its_age_allows():
     applier = new()
     assert applied(applier, 2, "a", b"one", born=1) == Applied(2)
