@@ -57,8 +57,11 @@ def show(directory: str, output: Format) -> int:
     return Code.DONE
 
 
-def recover(others: Sequence[str], dead: Sequence[str], manner: Manner) -> int:
-    """Let the cluster go on from this host alone. Refusals end with 4 and every check."""
+def recover(others: Sequence[str], dead: Sequence[str], left: str, manner: Manner) -> int:
+    """Let the cluster go on from this host alone. Refusals end with 4 and every check.
+
+    `left`: of whom the data is left and the journal is not; empty for nobody.
+    """
     if not (manner.yes or manner.dry_run):
         expect_terminal("recovery")
     config = _own_config()
@@ -68,7 +71,7 @@ def recover(others: Sequence[str], dead: Sequence[str], manner: Manner) -> int:
         message = f"{config.raft.dir} holds the journal of {own.name} of cluster {own.log.cluster}"
         raise CommandError(Code.REFUSED, f"{message}, this is {config.name} of {config.cluster}: give its own file")
     gone = frozenset(dead)
-    checks = recovery_checks(own, copies, gone, _answering(own, gone))
+    checks = recovery_checks(own, copies, gone, _answering(own, gone), left)
     document = {"copies": to_json([own, *copies]), "checks": to_json(checks)}
     plan = [*_table([own, *copies]).lines(), "", *check_lines(document["checks"])]
     if manner.dry_run:
@@ -80,7 +83,7 @@ def recover(others: Sequence[str], dead: Sequence[str], manner: Manner) -> int:
     if not manner.yes:
         say(sys.stderr, *plan)
         confirm("recovery", _question(own, gone))
-    return _carry_out(config, own, kept_data(own, copies), document, manner.output)
+    return _carry_out(config, own, kept_data(own, copies, left), document, manner.output)
 
 
 def _carry_out(
@@ -104,6 +107,8 @@ def _what_next(config: NodeConfig, after: SurvivorCopy, kept: Path, rest: Sequen
     lost = [name for name in rest if name not in whole]
     raft, data = config.raft.dir, config.postgresql.data_dir
     steps = ["start the node here: systemctl start appliance; then `appliance status`"]
+    if after.recovery.kept and after.name not in after.recovery.kept and config.role is not NodeRole.WITNESS:
+        steps[0] = f"move {data} away: it is not kept. Then {steps[0]}"
     if whole:
         steps.append(
             f"on {', '.join(whole)}, before their nodes start: remove {raft} and nothing else (there as\n"

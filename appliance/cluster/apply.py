@@ -183,8 +183,6 @@ def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterS
         return f"bootstrap.not_yours: {command.node} is not initialising the cluster"
     if not command.system_identifier or not command.incarnation or command.position.timeline != 1:
         return "bootstrap.incomplete: a new cluster has a system identifier, an incarnation, and starts on timeline 1"
-    if not state.counts(command.incarnation, command.recovery):
-        return _of_another_history(state, command.node, command.recovery)
     policy = read_policy(state.config.document)
     member = replace(state.members[command.node], incarnation=command.incarnation, rebuilding=False)
     return replace(
@@ -292,14 +290,8 @@ def _rebuilt(state: ClusterState, command: Rebuilt) -> ClusterState | str:
         return f"member.unknown: {command.node}"
     if not member.rebuilding:
         return f"rebuild.not_begun: {command.node} has not said that it rebuilds"
-    if not state.counts(command.incarnation, command.recovery):
-        return _of_another_history(state, command.node, command.recovery)
     member = replace(member, rebuilding=False, incarnation=command.incarnation)
     return replace(state, members={**state.members, member.name: member})
-
-
-def _of_another_history(state: ClusterState, node: str, recovery: int) -> str:
-    return f"data.another_history: {node} has data of recovery {recovery}, the cluster is of {state.recovery.number}"
 
 
 def _recovered(state: ClusterState, command: Recovered) -> ClusterState | str:

@@ -52,8 +52,6 @@ class FinishBootstrap:
     incarnation: str
     position: Position
     at: str
-    recovery: int = 0
-    """after which the directory was written (R13a)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +128,6 @@ class Rebuilt:
 
     node: str
     incarnation: str
-    recovery: int = 0
-    """after which the directory was written (R13a)"""
 
 
 @dataclass(frozen=True, slots=True)

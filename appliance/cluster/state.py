@@ -296,6 +296,16 @@ class ClusterState:
         """
         return recovery == self.recovery.number or (incarnation != "" and incarnation in self.recovery.kept.values())
 
+    @property
+    def has_source(self) -> bool:
+        """Whether the appointed primary is open, on the data that was appointed, so that WAL may come from there.
+
+        R13a: one whose data was not kept may run on, in another history.
+        """
+        held = self.appointment
+        member = self.members.get(held.node) if held is not None else None
+        return held is not None and held.opened and member is not None and member.incarnation == held.incarnation
+
     def running_operation(self) -> Operation | None:
         """The switchover or failover under way; there is at most one."""
         return next((o for o in self.operations if not o.phase.ended), None)

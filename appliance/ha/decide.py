@@ -130,7 +130,7 @@ def settle_incarnation(state: ClusterState, seen: Observation, policy: Policy) -
     member, directory = me(state, seen), seen.directory
     if not member.rebuilding or directory.kind is not DirectoryKind.CLUSTER or not directory.incarnation:
         return None
-    command = Rebuilt(member.name, directory.incarnation, directory.recovery)
+    command = Rebuilt(member.name, directory.incarnation)
     return Decision(f"{member.name} has a complete data directory again", (Propose(command),))
 
 

@@ -17,7 +17,7 @@ def upstream(state: ClusterState, node: str, pledge: int) -> str:
     held = state.appointment
     if held is None or state.election is not None or pledge > held.epoch:
         return ""
-    if held.node == node or not held.opened:
+    if held.node == node or not state.has_source:
         return ""
     return held.node
 

@@ -64,7 +64,6 @@ def initialise(state: ClusterState, seen: Observation, policy: Policy) -> Decisi
             incarnation=directory.incarnation,
             position=Position(directory.timeline, directory.checkpoint_lsn),
             at=seen.wall_time,
-            recovery=directory.recovery,
         )
         return Decision("the new data directory is complete", (Propose(command),))
     reason = directory.problem or "the data directory is not empty"
@@ -139,7 +138,7 @@ def rebuild(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
     held = state.appointment
     if reason is None or held is None or held.node == seen.me.name or me(state, seen).role is NodeRole.WITNESS:
         return None
-    if state.lease is not LeaseStatus.HELD or not held.opened or seen.contact_s is None:
+    if state.lease is not LeaseStatus.HELD or not state.has_source or seen.contact_s is None:
         return Decision(f"{reason}; waits for an open primary to copy from")
     if not me(state, seen).rebuilding or seen.directory.incarnation:
         return Decision(reason, (ForgetIncarnation(), Propose(Rebuild(seen.me.name))))

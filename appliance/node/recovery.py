@@ -103,13 +103,16 @@ def _survivor(log: Copy, state: ClusterState, data: Data) -> SurvivorCopy:
     )
 
 
-def kept_data(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Mapping[str, str]:
+def kept_data(own: SurvivorCopy, others: Sequence[SurvivorCopy], left: str = "") -> Mapping[str, str]:
     """R13a: member to the id of its data directory, of those that the cluster may go on with.
 
     What the log here does not count now is not made to count by this; and what a log knows that holds less than the one
     here is known here too. A standby may have followed a primary further than its replica heard of; its data is then
-    on a timeline that is not in the log here.
+    on a timeline that is not in the log here. Whose journal is lost and whose data is `left` is kept by the operator's
+    word, as the directory that the log here knows, and alone.
     """
+    if left:
+        return {left: own.directories[left]} if left in own.directories else {}
     state = ClusterState(recovery=own.recovery)
     return {
         copy.name: copy.data.id
@@ -154,7 +157,11 @@ def _as_owner_of(directory: Path) -> Iterator[None]:
 
 
 def recovery_checks(
-    own: SurvivorCopy, others: Sequence[SurvivorCopy], dead: Collection[str], answering: Collection[str]
+    own: SurvivorCopy,
+    others: Sequence[SurvivorCopy],
+    dead: Collection[str],
+    answering: Collection[str],
+    left: str = "",
 ) -> tuple[Check, ...]:
     """Every one must pass. `answering`: who of the dead takes connections on the raft port."""
     members = {member.name for member in own.log.members.all}
@@ -164,7 +171,8 @@ def recovery_checks(
         *(_accounted(name, own, others, dead) for name in sorted(members - {own.name})),
         *(_dead(name, own, members, answering) for name in sorted(dead)),
         _majority_gone(own, others),
-        *_data_left(own, others),
+        *_data_left(own, others, left),
+        *_named_data(own, others, dead, left),
     )
 
 
@@ -211,20 +219,38 @@ def _dead(name: str, own: SurvivorCopy, members: Collection[str], answering: Col
     return Check("member.dead", name, True, f"does not answer at {place}")
 
 
-def _data_left(own: SurvivorCopy, others: Sequence[SurvivorCopy]) -> Iterator[Check]:
+def _named_data(own: SurvivorCopy, others: Sequence[SurvivorCopy], dead: Collection[str], left: str) -> Iterator[Check]:
+    """No journal says what this data is of. It is the only data, so there is none that it could differ from."""
+    if not left:
+        return
+    better = _complete(own, kept_data(own, others))
+    if left not in dead:
+        yield Check("data.named", left, False, "is not named with --dead: give its copy with --with, that says more")
+    elif left not in own.directories:
+        known = ", ".join(sorted(own.directories)) or "nobody"
+        yield Check("data.named", left, False, f"the log here knows of no complete data there, but of {known}")
+    else:
+        detail = f"directory {own.directories[left]}, by your word"
+        there = f"there is that of {', '.join(better)}, beside a journal: go on with that, {left} is cloned"
+        yield Check("data.named", left, not better, there if better else detail)
+
+
+def _data_left(own: SurvivorCopy, others: Sequence[SurvivorCopy], left: str) -> Iterator[Check]:
     """Of a cluster that has data some must be kept, and be complete: nobody could be elected without (R6, R13)."""
     if not own.directories:
         return
-    kept = kept_data(own, others)
-    complete = sorted(name for name, incarnation in kept.items() if own.directories.get(name) == incarnation)
-    if complete:
+    if complete := _complete(own, kept_data(own, others, left)):
         yield Check("data.kept", "", True, f"the data of {', '.join(complete)}; all other data has to be cloned anew")
     else:
         looked = ", ".join(_data_in_words(own, copy) for copy in (own, *others))
-        detail = (
-            f"no complete data directory that the log here knows: {looked}; give the copy of a host with one (--with)"
-        )
+        remedy = "give the copy of a host with one (--with), or name one whose journal alone is lost (--keep-data)"
+        detail = f"no complete data directory that the log here knows: {looked}; {remedy}"
         yield Check("data.kept", "", False, detail)
+
+
+def _complete(own: SurvivorCopy, kept: Mapping[str, str]) -> list[str]:
+    """Whose directory is the one that the cluster knows (R13)."""
+    return sorted(name for name, incarnation in kept.items() if own.directories.get(name) == incarnation)
 
 
 def _data_in_words(own: SurvivorCopy, copy: SurvivorCopy) -> str:

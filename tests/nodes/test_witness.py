@@ -1,5 +1,6 @@
 """Two nodes with PostgreSQL and a witness: any one of the three may be lost."""
 
+import shutil
 import signal
 import time
 
@@ -74,6 +75,34 @@ def test_the_loss_of_the_witness_is_not_noticed_by_clients(cluster):
     assert witness.end(signal.SIGINT) == 0
     witness.start()
     cluster.wait_whole()
+
+
+def test_r13a_the_witness_is_left_and_goes_on_with_data_whose_journal_is_lost(cluster):
+    lost, left, witness = cluster.primary(), cluster.standbys()[0], cluster["n3"]
+    lost.sql("CREATE TABLE told AS SELECT 1 AS row")
+    cluster.wait_until(lambda: left.sql("SELECT * FROM told"), 10, "the other host has it")
+    for node in cluster:
+        node.lose_host()
+    shutil.rmtree(left.directory / "raft")
+    command = ["raft", "recover", "--dead", lost.name, "--dead", left.name, "--yes"]
+    refused = witness.command(*command)
+    assert (refused.returncode, "data.kept" in refused.stderr) == (4, True)
+    recovered = witness.command(*command, "--keep-data", left.name)
+    assert recovered.returncode == 0, recovered.stderr
+
+    witness.start()
+    left.start()
+    cluster.wait_until(left.writable, 40, "its data goes on")
+    assert left.sql("SELECT * FROM told") == [(1,)]
+    shutil.rmtree(lost.directory / "raft")
+    lost.start()
+    cluster.wait_until(lambda: "of another history" in doing(lost), 30, "the other data is refused")
+    shutil.rmtree(lost.data_dir)
+    assert cluster.wait_whole(60) is left
+
+
+def doing(node):
+    return next(member["doing"] for member in node.view()["members"] if member["name"] == node.name)
 
 
 def test_a_cluster_is_not_bootstrapped_on_a_witness():

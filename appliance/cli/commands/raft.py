@@ -55,6 +55,12 @@ def recover(
     dead: Annotated[
         list[str] | None, typer.Option("--dead", metavar="MEMBER", help="Gone for good; repeat it.")
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--keep-data", metavar="MEMBER", help="One of the dead, of whose host the data is left all the same."
+        ),
+    ] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     output: Output = Format.TABLE,
@@ -63,4 +69,5 @@ def recover(
     from appliance.cli import recover
 
     lost = [named("--dead", name) for name in dead or []]
-    return recover.recover(copies or [], lost, recover.Manner(yes, dry_run, output))
+    manner = recover.Manner(yes, dry_run, output)
+    return recover.recover(copies or [], lost, named("--keep-data", data), manner)

@@ -266,6 +266,36 @@ def test_r13a_a_witness_goes_on_with_the_data_of_another(appliance, hosts, shown
     assert after["recovery"]["kept"] == {"n3": "inc-n3"}
 
 
+def test_r13a_a_witness_goes_on_with_data_whose_journal_is_lost_by_the_operators_word(appliance, hosts):
+    path = hosts.config("n2")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "role": "witness"}))
+    command = ["raft", "recover", "--config", path, "--dead", "n1", "--yes", "--keep-data"]
+    assert failed(appliance(*command, "n3"))[-1] == ("n3", "data.named"), "it may have a copy"
+    command += ["n3", "--dead", "n3"]
+    assert failed(appliance(*command, "--keep-data", "n2")) == [
+        ("cluster", "data.kept"),
+        ("n2", "data.named"),
+    ]
+    assert appliance(*command, "--keep-data", " ").code == 2
+    found = appliance(*command)
+    assert found.code == 0, found.err
+    assert f"2. on n3, before their nodes start: remove {hosts.raft('n2')} and nothing else" in found.out
+    after = json.loads(appliance("raft", "show", "--config", path, "-o", "json").out)
+    assert after["recovery"]["kept"] == after["directories"] == {"n3": "inc-n3"}
+
+
+def test_r13a_data_without_a_journal_is_not_kept_beside_data_with_one(appliance, hosts):
+    dead = ["--dead", "n1", "--dead", "n2"]
+    found = appliance("raft", "recover", "--config", hosts.config("n3"), *dead, "--keep-data", "n1", "--yes")
+    assert (found.code, failed(found)) == (4, [("n1", "data.named")])
+    assert "there is that of n3, beside a journal: go on with that, n1 is cloned" in found.err
+    write_incarnation(hosts.data("n3"), Incarnation("inc-other"))
+    found = appliance("raft", "recover", "--config", hosts.config("n3"), *dead, "--keep-data", "n1", "--yes")
+    after = json.loads(appliance("raft", "show", "--config", hosts.config("n3"), "-o", "json").out)
+    assert after["recovery"]["kept"] == {"n1": "inc-n1"}, "and no second one beside it"
+    assert f"1. move {hosts.data('n3')} away: it is not kept. Then start the node here" in found.out
+
+
 def test_r13a_data_that_cannot_be_looked_at_is_not_passed_over(appliance, hosts):
     (hosts.data("n3") / "appliance.incarnation").unlink()
     (hosts.data("n3") / "appliance.incarnation").mkdir()

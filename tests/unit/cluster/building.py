@@ -220,11 +220,6 @@ def _recovered(present, tape):
     return Recovered(number, kept)
 
 
-def _rebuilt(present, tape):
-    number = present.recovery.number
-    return Rebuilt(tape.name(), tape.pick("inc-new", "inc-pg1"), tape.pick(number, number, 0, number + 1))
-
-
 _MAKERS = (
     _recovered,
     _open_election,
@@ -232,7 +227,7 @@ _MAKERS = (
     _promoted,
     lambda present, tape: Depose(_epoch(present, tape), "silent"),
     lambda present, tape: Depose(_epoch(present, tape), "silent"),
-    _rebuilt,
+    lambda present, tape: Rebuilt(tape.name(), tape.pick("inc-new", "inc-pg1")),
     _open_election,
     _appoint,
     _appoint,
@@ -242,7 +237,7 @@ _MAKERS = (
     ),
     lambda present, tape: NotePosition(_epoch(present, tape), _position(present, tape)),
     lambda present, tape: Rebuild(tape.name()),
-    _rebuilt,
+    lambda present, tape: Rebuilt(tape.name(), tape.pick("inc-new", "inc-pg1")),
     lambda present, tape: Announce(member(tape.name(), tape.pick(*ROLES), rebuilding=tape.pick(False, True))),
     lambda present, tape: BeginBootstrap("shop", tape.name(), tape.pick(*DOCUMENTS)),
     lambda present, tape: AbandonBootstrap(tape.name(), "gave up"),

@@ -109,6 +109,7 @@ def a_pledged_node_takes_wal_from_nobody(present, seen, actions):
             assert seen.notes.pledge <= present.appointment.epoch
             assert action.upstream == present.appointment.node != seen.me.name
             assert present.appointment.opened
+            assert present.members[action.upstream].incarnation == present.appointment.incarnation, "R13a"
 
 
 def data_is_replaced_only_after_rebuild_and_from_another_open_primary(present, seen, actions):
@@ -117,6 +118,7 @@ def data_is_replaced_only_after_rebuild_and_from_another_open_primary(present, s
             assert present.members[seen.me.name].rebuilding
             assert is_open_primary(present)
             assert action.source == present.appointment.node != seen.me.name
+            assert present.members[action.source].incarnation == present.appointment.incarnation, "R13a"
             assert seen.postmaster is None
             assert not seen.directory.incarnation
             assert seen.directory.kind is not DirectoryKind.FOREIGN

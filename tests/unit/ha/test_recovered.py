@@ -10,6 +10,7 @@ from appliance.cluster.state import Bootstrap, ClusterState, LeaseStatus, NodeRo
 from appliance.ha.actions import (
     BeginNotes,
     Clone,
+    Follow,
     ForgetIncarnation,
     MarkDirectory,
     NoteFenced,
@@ -88,8 +89,8 @@ def test_an_old_host_is_refused_in_words_and_clones_once_its_data_is_gone():
     begun = apply(OPEN, Rebuild("pg3")).state
     assert actions(begun, removed) == [Clone("pg2")]
     cloned = replace(noted, directory=directory("pg3", incarnation="inc-new", recovery=NUMBER))
-    assert actions(begun, cloned) == [Propose(Rebuilt("pg3", "inc-new", NUMBER))]
-    whole = apply(begun, Rebuilt("pg3", "inc-new", NUMBER)).state
+    assert actions(begun, cloned) == [Propose(Rebuilt("pg3", "inc-new"))]
+    whole = apply(begun, Rebuilt("pg3", "inc-new")).state
     assert actions(whole, cloned) == [StartStandby("pg2")]
 
 
@@ -160,15 +161,27 @@ def test_no_position_is_reported_of_it(seen):
 
 def test_what_was_left_goes_on_with_its_data_and_its_notes():
     """PostgreSQL may have run on meanwhile: it is not stopped."""
+    alone = instance(upstream="", receiver_running=False, streaming=False)
     left = standby("pg2", notes=Notes(4, 4, fenced_epoch=3), log_incarnation=NUMBER)
     assert actions(LOST, left) == [BeginNotes(NUMBER, keep=True)]
     noted = replace(left, notes=replace(left.notes, recovery=NUMBER))
     assert actions(LOST, noted) == [MarkDirectory(NUMBER)]
-    marked = replace(noted, directory=replace(noted.directory, recovery=NUMBER))
+    marked = replace(noted, directory=replace(noted.directory, recovery=NUMBER), instance=alone)
     assert decide(LOST, marked, POLICY).rule == "at_rest"
     forgotten = replace(marked, directory=replace(marked.directory, incarnation=""))
     assert actions(OPEN, replace(forgotten, me=member("pg3", incarnation="")))[0] == ForgetIncarnation(), "not refused"
     assert Pledge(5) in actions(recovered(vacant()), marked)
+
+
+def test_nobody_takes_wal_or_a_copy_from_a_primary_whose_data_was_not_kept():
+    """It may run on among the lost: whoever connected there would fetch its timeline, and then its WAL."""
+    marked = directory("pg2", recovery=NUMBER)
+    assert actions(LOST, stopped(standby("pg2", notes=NOW, directory=marked))) == [StartStandby("")]
+    following = standby("pg2", notes=NOW, directory=marked)
+    assert actions(LOST, following) == [Follow("")]
+    begun = apply(LOST, Rebuild("pg3")).state
+    empty = stopped(standby("pg3", notes=NOW), kind=DirectoryKind.MISSING, incarnation="")
+    assert "waits for an open primary to copy from" in decide(begun, empty, POLICY).because
 
 
 def test_a_primary_that_was_left_keeps_its_epoch_and_its_fences():
@@ -209,7 +222,7 @@ def test_a_bootstrap_does_not_take_data_of_another_history_for_what_it_made():
     )
     made = stopped(primary(notes=Notes()), timeline=1, incarnation="inc-1", recovery=NUMBER)
     (finish,) = actions(present, made)
-    assert (type(finish.command), finish.command.recovery) == (FinishBootstrap, NUMBER)
+    assert isinstance(finish.command, FinishBootstrap)
     assert apply(present, finish.command).refused is None
     (given_up,) = actions(present, replace(made, directory=replace(made.directory, recovery=0)))
 
