@@ -62,6 +62,14 @@ def test_a_snapshot_is_installed_answered_and_in_the_view(bench):
     assert bench.engine.view.index == 10
 
 
+def test_what_was_on_its_way_before_a_snapshot_takes_nothing_back(bench):
+    bench.hear_snapshot(snapshot(), term=2)
+    answer = bench.hear_entries(entry(2, 1), entry(3, 1), term=2, commit=3)
+    bench.step()
+    assert (answer.success, answer.next_index) == (True, 4)
+    assert (bench.journal.commit_index, bench.engine.view.index) == (10, 10)
+
+
 def test_a_snapshot_is_on_disk_before_it_is_acknowledged(bench):
     bench.hear_snapshot(snapshot(), term=2)
     disk = bench.on_disk(bench.sent[-1])
