@@ -54,6 +54,7 @@ class Follower:
             raise ReplicaFailed(f"{peer} claims to lead term {message.term} as well: two raft leaders in one term")
         if message.term > inside.term:
             inside.set_term(message.term, None)
+            inside.leader = None  # even if it is the same again: what it was asked before may be gone
             self._core.election.transferred = False
         inside.set_state(FOLLOWER)
         if inside.leader is None or inside.leader.id != peer:

@@ -201,6 +201,13 @@ def test_d20_what_was_forwarded_is_unknown_at_once_when_another_leads(follower):
     assert isinstance(follower.outcome("command", "id"), Unknown)
 
 
+def test_d20_what_was_forwarded_is_unknown_at_once_when_the_same_one_leads_another_term(follower):
+    """In between another may have led, and put something else in its place."""
+    follower.engine.propose(b"word", "id")
+    follower.hear_entries(leader="n2", term=3, previous=(2, 1))
+    assert isinstance(follower.outcome("command", "id"), Unknown)
+
+
 def test_d20_what_was_forwarded_is_unknown_at_once_when_a_term_begins_without_a_leader(follower):
     follower.engine.propose(b"word", "id")
     follower.clock.now_s += 1
