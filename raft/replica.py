@@ -274,7 +274,8 @@ class Replica(Generic[S]):
                     self._view = self._engine.view
             self._journal.sync()
         except Exception as error:  # noqa: BLE001  the thread's end: whatever it was, nothing may follow it
-            self._fail(f"{type(error).__name__}: {error}")
+            known = isinstance(error, ReplicaError)  # its words are for people
+            self._fail(str(error) if known else f"{type(error).__name__}: {error}")
         finally:
             self._mailbox.close()
             self._journal.close()

@@ -65,7 +65,7 @@ def test_the_format_is_raised_after_the_last_host_and_an_older_version_then_ends
     back = standbys[0]
     install(back, REPOSITORY)
     assert back.wait(END_LIMIT_S) == 1
-    words = rf"appliance: raft: ReplicaFailed: entry \d+ holds the step to format {NEXT}; this node knows up to format"
+    words = rf"appliance: raft: entry \d+ holds the step to format {NEXT}; this node knows up to format"
     assert re.search(words, back.log_file.read_text())
     assert back.postmaster is not None, "a standby goes on under its guard"
     back.sources = newer

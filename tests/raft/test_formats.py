@@ -57,7 +57,7 @@ def test_an_older_version_ends_like_a_failing_disk_ends_it_and_the_newer_one_goe
     assert isinstance(step, Applied)
     assert isinstance(new.propose(encoded(Rename("shop")), "again", 5).result(6), Applied)
     new.stop()
-    why = f"ReplicaFailed: entry {step.index} holds the step to format {NEXT_FORMAT}; {INSTALL}"
+    why = f"entry {step.index} holds the step to format {NEXT_FORMAT}; {INSTALL}"
     ends(start, why)
     ends(start, why)
     new = start(ClusterMachine(NEXT, judge))
