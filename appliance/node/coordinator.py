@@ -171,10 +171,11 @@ class Coordinator:
         self.lease_left_s = math.inf
         if not view.is_leader or view.leading_since_s is None:
             return ""
-        changing = self._tend_members(view)
+        consensus = self._replica.status()
+        changing = self._tend_members(view, consensus)
         if not self._seen_what_came_of_the_last(view):
             return self._said
-        situation = self._situation(view, policy, view.leading_since_s)
+        situation = self._situation(view, consensus, policy, view.leading_since_s)
         if view.state.lease is LeaseStatus.HELD:
             self.lease_left_s = max(0.0, policy.depose_after_s - silence_s(situation.leader))
         answer = plan(situation)
@@ -183,7 +184,7 @@ class Coordinator:
             self._propose(view, policy, answer, command)
         return self._said
 
-    def _tend_members(self, view: View[ClusterState]) -> str:
+    def _tend_members(self, view: View[ClusterState], consensus: ReplicaStatus) -> str:
         """Bring the replicas in line with the agreed members, one change at a time; what is due, in words.
 
         Looked at anew each time, so that what a lost raft leader had begun is ended by the next one.
@@ -195,8 +196,8 @@ class Coordinator:
             self._change_again_s = boottime_s() + CHANGE_PAUSE_S if failed else 0.0
         if boottime_s() < self._change_again_s:
             return self._change_said
-        status, reports = self._replica.status(), self.reports()
-        replicas = replicas_of(status, reports)
+        reports = self.reports()
+        replicas = replicas_of(consensus, reports)
         leaving_s = self._removed.age_s((view.term, view.state.removed), boottime_s())
         change = next_change(view.state, replicas, reports, leaving_s)
         if change is None:
@@ -234,8 +235,10 @@ class Coordinator:
                 self._settled_index = max(outcome.index or 0, self._settled_index)
         return view.index >= self._settled_index
 
-    def _situation(self, view: View[ClusterState], policy: Policy, since_s: float) -> Situation:
-        now_s, state, consensus = boottime_s(), view.state, self._replica.status()
+    def _situation(
+        self, view: View[ClusterState], consensus: ReplicaStatus, policy: Policy, since_s: float
+    ) -> Situation:
+        now_s, state = boottime_s(), view.state
         operation = state.running_operation()
         epoch = state.appointment.epoch if state.appointment is not None else 0
         confirmed_s = self._ledger.confirmed_s(view.term, epoch)

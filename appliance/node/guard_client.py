@@ -18,6 +18,7 @@ from typing import Literal
 from appliance.node.guard import ANOTHER_LIVES, PROTOCOL, SOCKET_NAME
 from appliance.node.guard_connection import Connection, GuardError, Message, granted
 from appliance.node.guard_record import FENCE_NAME
+from appliance.postgres.files import sync_directory
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 # Isolated and without site-packages: small, and independent of whatever else is installed or in the way.
@@ -226,6 +227,10 @@ class GuardClient:
         fence = self._run_dir / FENCE_NAME
         with suppress(FileNotFoundError):
             fence.rename(fence.with_name(f"{fence.stem}.before-recovery-{recovery}{fence.suffix}"))
+        with suppress(FileNotFoundError):
+            # Also when a killed process has renamed it. The notes are begun anew after this, and nobody looks again: a
+            # fence that a power cut brings back would be believed for ever.
+            sync_directory(self._run_dir)
 
     def _hear(self) -> None:
         """Move what has arrived from the connection to `_waiting`."""

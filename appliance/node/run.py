@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 from appliance import __version__
 from appliance.api.server import ApiError, ApiServer
@@ -64,6 +65,24 @@ STDERR = 2
 HEARTBEAT_SHARE = 0.3
 """Raft heartbeats by the shortest election timeout: three fit into it. Each costs every node CPU time for ever; entries
 and barriers do not wait for one."""
+
+
+class Timings(TypedDict):
+    """Of a ReplicaConfig."""
+
+    election_min_s: float
+    election_max_s: float
+    heartbeat_s: float
+
+
+def timings(election_timeout: tuple[float, float]) -> Timings:
+    """For the shortest and the longest election timeout, in seconds."""
+    shortest_s, longest_s = election_timeout
+    return {
+        "election_min_s": shortest_s,
+        "election_max_s": longest_s,
+        "heartbeat_s": HEARTBEAT_SHARE * shortest_s,
+    }
 
 
 class StartError(Exception):
@@ -194,9 +213,7 @@ class _Node:
                 listen=config.raft.listen,
                 members=dict(config.members),
                 tls=None if config.tls is None else Tls(config.tls.ca, config.tls.cert, config.tls.key),
-                election_min_s=config.raft.election_timeout[0],
-                election_max_s=config.raft.election_timeout[1],
-                heartbeat_s=HEARTBEAT_SHARE * config.raft.election_timeout[0],
+                **timings(config.raft.election_timeout),
             ),
             ClusterMachine(),
             on_event=self._on_raft_event,

@@ -231,8 +231,8 @@ def run(inputs, seed, report=lambda line: None):
     }
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(run, description):
+    options = argparse.ArgumentParser(description=description.partition("\n")[0])
     options.add_argument("--inputs", type=int, default=1_000_000)
     options.add_argument("--seed", type=int, default=1)
     chosen = options.parse_args()
@@ -244,4 +244,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(run, __doc__)

@@ -5,11 +5,9 @@
 Ends with one line of verdict; the first input that raises anything but the reader's own error is printed.
 """
 
-import argparse
 import base64
 import json
 import random
-import sys
 import time
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -34,7 +32,7 @@ from appliance.node.messages import (
 )
 from raft import certificates
 from raft.certificates import CertificateError, Subject
-from tests.raft.fuzz import FindingError, resident_bytes
+from tests.raft.fuzz import FindingError, main, resident_bytes
 
 WHO = Subject("c", "n4")
 REQUEST = certificates.request(WHO, certificates.new_key())
@@ -177,17 +175,5 @@ def run(inputs, seed, report=lambda line: None):
     return {"inputs": inputs, "seed": seed, **figures, "growth_kib": growth_bytes >> 10, "seconds": seconds}
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    options.add_argument("--inputs", type=int, default=1_000_000)
-    options.add_argument("--seed", type=int, default=1)
-    chosen = options.parse_args()
-    try:
-        figures = run(chosen.inputs, chosen.seed, report=lambda line: print(line, flush=True))
-    except FindingError as finding:
-        sys.exit(f"FOUND: {finding}")
-    print("nothing found:", ", ".join(f"{value} {name}" for name, value in figures.items()))
-
-
 if __name__ == "__main__":
-    main()
+    main(run, __doc__)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from appliance.node.config import RaftSection
+from appliance.node.run import timings
 from tests.bench.result import Result
 from tests.harness.certificates import Certificates
 from tests.raft.conftest import free_ports
@@ -44,7 +46,8 @@ def measure(runs: int) -> Iterator[Result]:
 def replicas() -> Iterator[Processes]:
     directory = Path(tempfile.mkdtemp(prefix="raft-bench-", dir="/var/tmp"))
     members = {name: f"127.0.0.1:{port}" for name, port in zip(NAMES, free_ports(len(NAMES)), strict=True)}
-    processes = Processes(directory, members, Certificates(directory / "certificates"), machine="latest")
+    as_a_node = timings(RaftSection.model_fields["election_timeout"].default)
+    processes = Processes(directory, members, Certificates(directory / "certificates"), machine="latest", **as_a_node)
     try:
         processes.start()
         settle(processes)
@@ -118,7 +121,7 @@ def idle(processes: Processes) -> Result:
     before = {name: cpu_s(processes, name) for name in NAMES}
     time.sleep(IDLE_S)
     cost = {name: (cpu_s(processes, name) - before[name]) * 60 / IDLE_S for name in NAMES}
-    what = "raft: idle, each of three replicas, defaults"
+    what = "raft: idle, each of three replicas"
     return Result("raft-idle", what, "CPU s/min", tuple(cost.values()), f"the leader {cost[leader]:.2f}")
 
 

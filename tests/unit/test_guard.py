@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.node import guard_client
 from appliance.node.guard_client import (
     LAUNCH,
     PACKAGE_ROOT,
@@ -414,6 +415,17 @@ def test_r13a_a_fence_of_another_history_is_set_aside_with_the_guard_that_knows_
     bench.start("exec sleep 600", Deadline(2, bench.soon(60), 0.1))
     assert json.loads((bench.run_dir / "fenced.before-recovery-7.json").read_text())["epoch"] == 5
     assert not (bench.run_dir / "fenced.json").exists()
+
+
+def test_r13a_a_power_cut_brings_no_fence_back_that_was_set_aside(bench, monkeypatch):
+    synced = []
+    fence = bench.run_dir / "fenced.json"
+    fence.parent.mkdir()
+    fence.write_text("{}")
+    monkeypatch.setattr(guard_client, "sync_directory", lambda place: synced.append((place, fence.exists())))
+    for _ in range(2):  # again, as after a kill between the renaming and this
+        bench.client.set_fence_aside(7)
+    assert synced == [(bench.run_dir, False)] * 2
 
 
 def test_r13a_where_no_guard_lives_and_nothing_was_fenced_there_is_nothing_to_set_aside(bench):
