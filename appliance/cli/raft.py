@@ -39,8 +39,7 @@ def transfer_leader(to: str, manner: Manner) -> int:
 
 def _summary(view: Document) -> Iterator[str]:
     votes = "" if view["votes"] else ", has no vote"
-    leader = f"leader {view['leader']}" if view["leader"] else "no leader"
-    yield f"{view['node']} is {view['role']}{votes}; term {view['term']}, {leader}"
+    yield f"{view['node']} is {view['role']}{votes}; term {view['term']}, {_leader(view)}"
     yield f"group {view['cluster_id'] or 'none yet'}, incarnation {view['incarnation']}, replica {view['replica_id']}"
     yield (
         f"log {view['first_index']}..{view['last_index']} ({size(view['log_bytes'])}),"
@@ -52,6 +51,14 @@ def _summary(view: Document) -> Iterator[str]:
         f" tick late {_ms(view['tick_late_s'])}, lately at most {_ms(view['tick_late_longest_s'])}"
     )
     yield f"certificate {_certificate(view)}"
+
+
+def _leader(view: Document) -> str:
+    """A replica without a quorum goes on to name the last leader of its term."""
+    if not view["leader"]:
+        return "no leader"
+    lost = any(member["leads"] and member["connected"] is False for member in view["members"])
+    return f"leader {view['leader']}{', to which there is no connection' * lost}"
 
 
 def _certificate(view: Document) -> str:

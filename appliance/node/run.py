@@ -211,7 +211,7 @@ class _Node:
                 name=config.name,
                 directory=config.raft.dir,
                 listen=config.raft.listen,
-                members=dict(config.members),
+                members={**config.members, config.name: config.raft_address},
                 tls=None if config.tls is None else Tls(config.tls.ca, config.tls.cert, config.tls.key),
                 **timings(config.raft.election_timeout),
             ),

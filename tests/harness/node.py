@@ -39,6 +39,10 @@ class Place:
     postgres_port: int
     namespace: str = ""
 
+    @property
+    def ports(self) -> tuple[int, int, int]:
+        return self.raft_port, self.http_port, self.postgres_port
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

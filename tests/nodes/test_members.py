@@ -5,6 +5,8 @@ import signal
 
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Ledger
+from tests.harness.node import Place
+from tests.harness.places import free_ports
 
 
 def roles(node):
@@ -118,3 +120,29 @@ def test_a_lost_member_is_removed_and_one_that_is_needed_is_not():
         witness.lose_host()
         del cluster.nodes["n3"]
         cluster.wait_until(lambda: standby.sql("SELECT a FROM t") == [(1,)], 10, "the two go on")
+
+
+def test_a_host_with_other_addresses_is_found_again_and_may_become_primary():
+    """R1: a member is its replica, wherever that is. The others' files name the old place, and are not touched."""
+    with Cluster(3) as cluster:
+        primary = cluster.up().wait_whole()
+        moving = cluster.standbys()[0]
+        moving.lose_host()
+        moving.place = Place("127.0.0.1", *free_ports(3))
+        raft, http, postgres = (f"{moving.place.host}:{port}" for port in moving.place.ports)
+        moving.config |= {
+            "raft": {"listen": raft, "advertise": raft},
+            "http": {"listen": http},
+            "postgresql": {"listen": postgres},
+        }
+        moving.start()
+        cluster.wait_whole()
+
+        def places(node):
+            view = node.view()
+            (member,) = (m for m in view["members"] if m["name"] == moving.name)
+            return view["raft"]["members"][moving.name]["address"], f"{member['host']}:{member['port']}"
+
+        cluster.wait_until(lambda: all(places(node) == (raft, postgres) for node in cluster), 10, "all know the place")
+        assert primary.command("switchover", "--to", moving.name, "--yes").returncode == 0
+        assert cluster.wait_whole() is moving

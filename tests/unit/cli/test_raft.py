@@ -70,6 +70,13 @@ def test_status_in_other_formats(appliance, url):
     assert appliance("raft", "status", "--api", url, "-o", "name").out == "pg1\npg2\npg3\n"
 
 
+def test_the_last_leader_is_not_shown_as_one_that_is_heard(appliance, url, node):
+    known = raft_view().members
+    silent = tuple(replace(member, leads=member.name == "pg3") for member in known)
+    node.replica = raft_view(role="follower", leader="pg3", members=silent)
+    assert "term 7, leader pg3, to which there is no connection" in appliance("raft", "status", "--api", url).out
+
+
 def test_a_transfer_goes_to_the_raft_leader_and_its_words_come_back(appliance, node, url):
     found = appliance("raft", "transfer-leader", "--to", "pg2", "--yes", "--api", url, "--token", TOKEN)
     assert (found.code, found.out) == (0, "✓ as you say\n"), found.err
