@@ -20,9 +20,9 @@ from appliance.node.config_values import node_name
 
 _SHOWN = 16
 """characters of what is only there to be compared"""
-_LIFE = re.compile(r"([1-9]\d{0,5})(h|d|y)")
+_LIFE = re.compile(r"([1-9]\d{0,5})(min|h|d|y)")
 _LONGEST = timedelta(days=100 * 365)
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "y": timedelta(days=365)}
+_UNITS = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "y": timedelta(days=365)}
 
 
 def init(cluster: str, directory: str, valid_for: str) -> int:
@@ -149,7 +149,9 @@ def _life(text: str) -> timedelta:
     found = _LIFE.fullmatch(text)
     life = int(found[1]) * _UNITS[found[2]] if found is not None else timedelta()
     if not timedelta() < life <= _LONGEST:
-        raise CommandError(Code.USAGE, f"--valid-for: {text!r} is no life up to 100y; write for example 365d or 10y")
+        raise CommandError(
+            Code.USAGE, f"--valid-for: {text!r} is no life up to 100y; write for example 30min, 365d or 10y"
+        )
     return life
 
 

@@ -16,7 +16,7 @@ rotate_ca_app = typer.Typer(
 app.add_typer(rotate_ca_app, name="rotate-ca")
 
 AuthorityDirectory = Annotated[str, typer.Option("--dir", metavar="DIR", help="Where ca.crt and ca.key lie.")]
-ValidFor = Annotated[str, typer.Option("--valid-for", metavar="LIFE", help="Like 90d or 10y.")]
+ValidFor = Annotated[str, typer.Option("--valid-for", metavar="LIFE", help="Like 12h, 90d or 10y.")]
 
 
 @app.command()

@@ -6,6 +6,7 @@ import pwd
 import ssl
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,15 @@ def test_show_says_whom_by_whom_and_how_long(place, appliance):
 
     table = appliance("certs", "show", place / "n1.crt", place / "ca.crt").out.splitlines()
     assert [line.split()[0] for line in table] == ["NAME", "n1", authority["member"][:16]]
+
+
+@pytest.mark.parametrize(("life", "lasts"), [("30min", timedelta(minutes=30)), ("2d", timedelta(days=2))])
+def test_it_lives_as_long_as_asked(place, appliance, life, lasts):
+    began = datetime.now(UTC)
+    issue(appliance, place, "n1", "--valid-for", life)
+    until = datetime.fromisoformat(shown(appliance, place / "n1.crt")[0]["expires_at"])
+
+    assert timedelta(seconds=-1) <= until - began - lasts <= timedelta(seconds=30)
 
 
 @pytest.mark.parametrize(("lived", "state"), [(0.1, "valid"), (0.7, "due"), (1.1, "expired")])
