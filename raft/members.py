@@ -207,17 +207,24 @@ def mended(
 def places_of(
     members: Members, configured: Mapping[str, str], introductions: Mapping[str, Introduction]
 ) -> dict[str, tuple[str, ...]]:
-    """Where each member may be found, the likeliest first; before there are members, where the configuration says.
+    """Where each member may be found, the likeliest first.
 
     The members in force may be old news here. What somebody says of its address counts only for the very replica that
-    they name: another one under the same name must not be taken for it.
+    they name: another one under the same name must not be taken for it. An empty journal names no replica, and its
+    configuration may be older news still: there the word of whoever comes is one more place to look, and the last.
     """
     if not members.all:
-        return {name: (address,) for name, address in configured.items()}
+        return {
+            name: _distinct(address, introductions[name].address if name in introductions else "")
+            for name, address in configured.items()
+        }
     found = {}
     for member in members.all:
         said = introductions.get(member.name)
         own_word = said.address if said is not None and said.replica_id == member.replica_id else ""
-        candidates = dict.fromkeys((own_word, member.address, configured.get(member.name, "")))
-        found[member.name] = tuple(place for place in candidates if place) or (member.address,)
+        found[member.name] = _distinct(own_word, member.address, configured.get(member.name, "")) or (member.address,)
     return found
+
+
+def _distinct(*places: str) -> tuple[str, ...]:
+    return tuple(place for place in dict.fromkeys(places) if place)

@@ -584,6 +584,20 @@ def test_a_member_that_comes_back_elsewhere_is_found_by_all_and_by_one_that_was_
     wait(lambda: place_of(cluster.running[away], moving) == place)
 
 
+def test_an_empty_journal_finds_a_leader_that_is_not_where_its_configuration_says(cluster, wait):
+    cluster.start()
+    cluster.propose(cluster.leader(), b"before")
+    moved, lost = cluster.followers()
+    place = move(cluster, moved)
+    wait(lambda: all(place_of(replica, moved) == place for replica in cluster.running.values()))
+    ask_leader(cluster, lambda leader: leader.transfer(moved, 3), lambda: cluster.leader() == moved)
+    cluster.stop(lost)
+    shutil.rmtree(cluster.directory / lost)
+    cluster.start(lost)
+    wait(lambda: cluster.states() == [(b"before",)] * 3)
+    wait(lambda: cluster.running[lost].status().votes)
+
+
 def test_a_whole_group_that_was_moved_while_it_was_down_finds_itself_by_its_configuration(cluster, wait):
     cluster.start()
     cluster.propose(cluster.leader(), b"before")

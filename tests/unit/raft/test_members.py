@@ -166,6 +166,12 @@ def test_before_there_are_members_they_are_where_the_configuration_says():
     assert places_of(Members(), CONFIGURED, {}) == {"n1": ("n1:1",), "n2": ("n2:1",)}
 
 
+def test_before_there_are_members_who_comes_from_elsewhere_may_be_there():
+    said = {"n1": Introduction("id-n1", "c", address="n1:1"), "n2": Introduction("id-n2", "c", address="n2:9")}
+    assert places_of(Members(), CONFIGURED, said) == {"n1": ("n1:1",), "n2": ("n2:1", "n2:9")}
+    assert places_of(Members(), CONFIGURED, {"n2": Introduction("id-n2", "c")})["n2"] == ("n2:1",)
+
+
 def test_then_only_members_are_looked_for_where_they_are_known_to_be():
     assert places_of(voters("n2", "n3"), CONFIGURED, {}) == {"n2": ("n2:7000", "n2:1"), "n3": ("n3:7000",)}
 
