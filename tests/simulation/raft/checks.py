@@ -79,9 +79,13 @@ class Answers:
         if told_term == term and index <= told_index:
             raise Violation(f"{replica} drops entry {index}, and has told the leader of term {term} that it has it")
 
-    def believed(self, leader, peer, index, term, held):
-        """A leader counts on a peer for its own log up to this entry; `held` is what the peer has on its disk."""
-        if not held.has(index, term):
+    def believed(self, leader, peer, index, term, held, leading):
+        """The leader of a term counts on a peer for its own log up to this entry; `held` is what the peer has on disk.
+
+        A peer that is in a later term may have dropped what it had told this leader, whose answer was late: it is no
+        commit, since whoever leads the later term was elected by a majority that did not have it.
+        """
+        if held.term <= leading and not held.has(index, term):
             raise Violation(
                 f"{leader} believes that {peer} has entry {index} of term {term};"
                 f" it has {held.base_index + 1}..{held.last_index}, or of another term"

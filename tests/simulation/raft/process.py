@@ -464,7 +464,7 @@ class Process:
             member, term = facts.members.get(peer), self.journal.term_at(index)
             held = self.world.held_by(member) if member is not None else None
             if held is not None and term is not None:
-                self.checks.answers.believed(self.name, peer, index, term, held)
+                self.checks.answers.believed(self.name, peer, index, term, held, facts.term)
 
 
 def is_outdated(host, error):

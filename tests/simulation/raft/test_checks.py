@@ -88,13 +88,16 @@ class TestAnswers:
         answers.drops("a", 4, 7)
 
     def test_a_leader_that_counts_on_what_a_peer_does_not_have(self, answers):
-        held = Held("b", base_index=4, terms=(1, 3))
-        answers.believed("a", "b", 6, 3, held)
-        answers.believed("a", "b", 3, 1, held)
+        held = Held("b", term=3, base_index=4, terms=(1, 3))
+        answers.believed("a", "b", 6, 3, held, leading=3)
+        answers.believed("a", "b", 3, 1, held, leading=3)
         with pytest.raises(Violation, match="a believes that b has entry 7 of term 3"):
-            answers.believed("a", "b", 7, 3, held)
+            answers.believed("a", "b", 7, 3, held, leading=3)
         with pytest.raises(Violation, match="entry 6 of term 2"):
-            answers.believed("a", "b", 6, 2, held)
+            answers.believed("a", "b", 6, 2, held, leading=4)
+
+    def test_a_leader_may_hear_late_what_a_peer_had_before_a_later_term(self, answers):
+        answers.believed("a", "b", 7, 3, Held("b", term=4, base_index=4, terms=(1, 3)), leading=3)
 
 
 class TestCommits:
