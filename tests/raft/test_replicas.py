@@ -598,6 +598,16 @@ def test_an_empty_journal_finds_a_leader_that_is_not_where_its_configuration_say
     wait(lambda: cluster.running[lost].status().votes)
 
 
+def test_a_group_is_founded_with_one_that_is_not_where_the_others_were_told(cluster, wait):
+    """It comes to them, and its own word is what stands in the log."""
+    moved, *others = sorted(cluster.members)
+    place = move(cluster, moved)
+    cluster.start(*others)
+    assert isinstance(cluster.propose(cluster.leader(), b"one"), Applied)
+    wait(lambda: all(place_of(replica, moved) == place for replica in cluster.running.values()))
+    wait(lambda: cluster.states() == [(b"one",)] * 3)
+
+
 def test_a_whole_group_that_was_moved_while_it_was_down_finds_itself_by_its_configuration(cluster, wait):
     cluster.start()
     cluster.propose(cluster.leader(), b"before")
