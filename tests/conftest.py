@@ -5,6 +5,7 @@ import os
 import pytest
 
 LEFT_OUT = pytest.StashKey[list[str]]()
+WHY_CHARACTERS = 1000
 
 
 def pytest_configure(config):
@@ -29,8 +30,24 @@ class Skips:
             self.left_out.append(f"{report.nodeid}: {reason.removeprefix('Skipped: ')}")
 
 
+class Failures:
+    """Names what failed at once, and why in a line: a log that is cut somewhere still says so."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            why = crash.message if crash is not None else str(report.longrepr)
+            self.terminal.write_line(f"\nfailed ({report.when}): {report.nodeid}: {why[:WHY_CHARACTERS]}")
+
+
 def pytest_sessionstart(session):
-    session.config.pluginmanager.register(Skips(session.config.stash[LEFT_OUT]), "appliance-skips")
+    plugins = session.config.pluginmanager
+    plugins.register(Skips(session.config.stash[LEFT_OUT]), "appliance-skips")
+    if not hasattr(session.config, "workerinput"):
+        plugins.register(Failures(plugins.get_plugin("terminalreporter")), "appliance-failures")
 
 
 def everything_must_run():

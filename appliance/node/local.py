@@ -148,7 +148,7 @@ class LocalPostgres:
         write_settings(self.data_dir, settings, floor)
         self._config.postgresql.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._guard.clean(self.data_dir)
-        remove_stale_lock(self.data_dir)
+        remove_stale_lock(self.data_dir, settings.socket)
         self.log_begin = self.log_file.stat().st_size if self.log_file.exists() else 0
         self._guard.start_postgres(
             server_argv(self.binaries, self.data_dir, settings, floor),

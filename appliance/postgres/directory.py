@@ -102,16 +102,30 @@ def _lives_in(pid: str, data_dir: Path) -> bool:
         return False
 
 
-def remove_stale_lock(data_dir: Path) -> bool:
-    """Remove a postmaster.pid that nobody stands behind; whether there was one.
+def remove_stale_lock(data_dir: Path, socket: Path | None = None) -> bool:
+    """Remove a postmaster.pid that nobody stands behind, and the lock of the same server's socket; whether there was
+    one.
 
-    PostgreSQL refuses to start when the process id in it belongs to any other process of this user, which is common
-    where ids are few. Call it with no start under way.
+    PostgreSQL refuses to start when the process id in it belongs to any other process of this user: a new one, which is
+    common where ids are few, or what died and was not yet waited for. Call it with no start under way.
     """
-    lock = data_dir / "postmaster.pid"
-    if not lock.exists() or postmaster_pid(data_dir) or processes_in(data_dir):
+    locks = [lock for lock in (data_dir / "postmaster.pid", *_lock_of(socket, data_dir)) if lock.exists()]
+    if not locks or postmaster_pid(data_dir) or processes_in(data_dir):
         return False
-    return remove_durably(lock)
+    for lock in locks:
+        remove_durably(lock)
+    return True
+
+
+def _lock_of(socket: Path | None, data_dir: Path) -> list[Path]:
+    """Unless another server has made it, whose data directory its second line then names."""
+    if socket is None:
+        return []
+    lock = socket.with_name(f"{socket.name}.lock")
+    try:
+        return [lock] if os.path.samefile(lock.read_text().split("\n")[1], data_dir) else []
+    except (OSError, UnicodeDecodeError, IndexError):
+        return []
 
 
 def beside(data_dir: Path, suffix: str) -> Path:

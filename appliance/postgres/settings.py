@@ -119,6 +119,10 @@ class Settings:
     certificate: Certificate | None = None
     """with one, members come encrypted or not at all, and so do applications unless `hba` says otherwise"""
 
+    @property
+    def socket(self) -> Path:
+        return self.unix_socket_dir / f".s.PGSQL.{self.port}"
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         lists = {name: tuple(document[name]) for name in ("hba", "ident")}
@@ -132,10 +136,9 @@ def check_settings(settings: Settings) -> None:
     for name, value in settings.parameters.items():
         check_parameter(name, value)
     check_lines((*settings.hba, *settings.ident))
-    socket = settings.unix_socket_dir / f".s.PGSQL.{settings.port}"
-    if len(os.fsencode(socket)) > _SOCKET_PATH_LIMIT_BYTES:
+    if len(os.fsencode(settings.socket)) > _SOCKET_PATH_LIMIT_BYTES:
         raise SettingsError(
-            f"the socket path {socket} has more than {_SOCKET_PATH_LIMIT_BYTES} bytes; use a shorter directory"
+            f"the socket path {settings.socket} has more than {_SOCKET_PATH_LIMIT_BYTES} bytes; use a shorter directory"
         )
 
 

@@ -27,6 +27,7 @@ APPLICATION = "app"
 ASK_LIMIT_S = 10.0
 END_LIMIT_S = 30.0
 LOG_TAIL_LINES = 60
+LOG_LINE_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class Node:
         if not file.exists():
             return f"--- {file}: none"
         lines = file.read_bytes()[start:].decode(errors="replace").splitlines()
-        return "\n".join([f"--- {file}", *lines[-LOG_TAIL_LINES:]])
+        return "\n".join([f"--- {file}", *(line[:LOG_LINE_CHARACTERS] for line in lines[-LOG_TAIL_LINES:])])
 
     # Its PostgreSQL
 

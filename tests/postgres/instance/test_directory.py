@@ -21,19 +21,32 @@ def test_a_running_instance_is_recognised_and_its_lock_is_kept(primary):
     assert not remove_stale_lock(primary.data_dir)
 
 
-def test_a_reused_process_id_in_a_lock_is_not_believed(primary):
-    lock = primary.data_dir / "postmaster.pid"
-    written = lock.read_text()
+def test_reused_process_ids_in_its_locks_are_not_believed(primary):
+    socket = primary.settings.socket
+    locks = [primary.data_dir / "postmaster.pid", socket.with_name(f"{socket.name}.lock")]
+    written = [lock.read_text() for lock in locks]
     primary.crash()
     other = subprocess.Popen(["sleep", "60"], cwd="/")
     try:
-        lock.write_text(f"{other.pid}\n" + written.split("\n", 1)[1])
+        for lock, text in zip(locks, written, strict=True):
+            lock.write_text(f"{other.pid}\n" + text.split("\n", 1)[1])
         assert inspect(primary.data_dir, primary.binaries).postmaster_pid is None
-        assert remove_stale_lock(primary.data_dir)
+        assert remove_stale_lock(primary.data_dir, socket)
+        assert not any(lock.exists() for lock in locks)
         primary.start()
     finally:
         other.kill()
         other.wait()
+
+
+def test_the_lock_of_a_socket_is_left_to_another_server(primary):
+    primary.stop()
+    socket = primary.settings.socket
+    lock = socket.with_name(f"{socket.name}.lock")
+    for text in ("1\n/elsewhere\n", "1\n", ""):
+        lock.write_text(text)
+        assert not remove_stale_lock(primary.data_dir, socket)
+        assert lock.read_text() == text
 
 
 def test_a_directory_of_another_user_is_a_problem_and_no_end_of_the_looking(primary):
