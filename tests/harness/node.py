@@ -201,6 +201,10 @@ class Node:
         found = (line for line in self.log() if line["event"] == event)
         return [line for line in found if all(line.get(key) == value for key, value in fields.items())]
 
+    def guard_log(self) -> list[Document]:
+        """What its guards have logged: the node may miss what a guard says when it ends."""
+        return [json.loads(line) for line in (self.directory / "guard" / "guard.log").read_text().splitlines()]
+
     def jobs(self) -> list[tuple[str, str]]:
         """What was copied or rewound since `mark_log`, and how it ended."""
         ended = (job for job in self.logged("job.ended") if job["job"] != "discard")
