@@ -404,6 +404,7 @@ def test_a_later_guard_knows_the_last_fence(bench):
 def test_r13a_a_fence_of_another_history_is_set_aside_with_the_guard_that_knows_of_it(bench):
     bench.start("exec sleep 600", Deadline(5, bench.soon(0.1), 0.1))
     bench.exited()
+    wait_until((bench.run_dir / "fenced.json").exists)
     bench.start("exec sleep 600")
     assert refusal(bench.client.set_fence_aside, 7) == "running"
     assert (bench.run_dir / "fenced.json").exists()
