@@ -86,8 +86,8 @@ def postmaster_pid(data_dir: Path) -> int | None:
         return pid if pid > 0 and os.path.samefile(f"/proc/{pid}/cwd", data_dir) else None
     except (FileNotFoundError, ProcessLookupError):
         return None
-    except PermissionError:  # another user's process: better take it for one than start a second one
-        return pid
+    except PermissionError:  # another user's process, and PostgreSQL runs as nobody but the owner of its directory
+        return None if data_dir.stat().st_uid == os.geteuid() else pid
 
 
 def processes_in(data_dir: Path) -> list[int]:
@@ -103,8 +103,7 @@ def _lives_in(pid: str, data_dir: Path) -> bool:
 
 
 def remove_stale_lock(data_dir: Path, socket: Path | None = None) -> bool:
-    """Remove a postmaster.pid that nobody stands behind, and the lock of the same server's socket; whether there was
-    one.
+    """Remove the locks that a server has left, postmaster.pid and that of its socket; whether there were any.
 
     PostgreSQL refuses to start when the process id in it belongs to any other process of this user: a new one, which is
     common where ids are few, or what died and was not yet waited for. Call it with no start under way.

@@ -1,8 +1,10 @@
 """Everything of a node dies at once: failover within ttl and a little, and the way back in."""
 
 import signal
+import subprocess
 import time
 
+from appliance.node.privileges import run_user
 from tests.harness.cluster import FAILOVER_LIMIT_S, TTL_S
 from tests.harness.ledger import Ledger, expect_same_everywhere
 
@@ -77,6 +79,23 @@ def test_a_lost_standby_is_not_noticed_by_clients(cluster):
     audit.expect_no_loss()
     assert audit.longest_gap_s() < 1
     expect_same_everywhere(cluster)
+
+
+def test_a_host_where_other_processes_have_the_ids_of_the_lost_ones_comes_back(cluster):
+    """PostgreSQL would take each of its locks for that of a server that runs."""
+    primary, standby = cluster.primary(), cluster.standbys()[0]
+    standby.lose_host()
+    user = run_user()
+    other = subprocess.Popen(["sleep", "120"], cwd="/", user=user.pw_uid, group=user.pw_gid)
+    try:
+        socket_lock = standby.directory / "run" / f".s.PGSQL.{standby.place.postgres_port}.lock"
+        for lock in (standby.data_dir / "postmaster.pid", socket_lock):
+            lock.write_text(f"{other.pid}\n" + lock.read_text().split("\n", 1)[1])
+        standby.start()
+        assert cluster.wait_whole() is primary
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_all_nodes_lost_at_once_come_back_with_everything_twice(cluster):

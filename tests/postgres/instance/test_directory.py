@@ -39,6 +39,15 @@ def test_reused_process_ids_in_its_locks_are_not_believed(primary):
         other.wait()
 
 
+def test_a_lock_with_the_process_id_of_another_user_is_stale(primary):
+    """As after a reboot: PostgreSQL itself would start."""
+    primary.crash()
+    (primary.data_dir / "postmaster.pid").write_text("1\n")
+    assert inspect(primary.data_dir, primary.binaries).postmaster_pid is None
+    assert remove_stale_lock(primary.data_dir)
+    primary.start()
+
+
 def test_the_lock_of_a_socket_is_left_to_another_server(primary):
     primary.stop()
     socket = primary.settings.socket
