@@ -4,18 +4,21 @@ Every safety condition is evaluated here, at its place in the log (docs/safety.m
 proposers may be one command behind. A refusal is a value that says why and leaves the state as it was.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from appliance.cluster import elections, operations, tokens
+from appliance.cluster import elections, operations, synchronous, tokens
 from appliance.cluster.commands import (
     AbandonBootstrap,
     AdvanceOperation,
     Announce,
     Appoint,
     BeginBootstrap,
+    ChangeSync,
     Command,
     Depose,
+    FinaliseSync,
     FinishBootstrap,
     IssueToken,
     NotePosition,
@@ -33,7 +36,9 @@ from appliance.cluster.commands import (
     UseToken,
 )
 from appliance.cluster.config import ConfigError, read_policy
+from appliance.cluster.names import slot_name
 from appliance.cluster.state import (
+    UNENDED,
     Appointment,
     Bootstrap,
     Change,
@@ -45,8 +50,13 @@ from appliance.cluster.state import (
     NodeRole,
     Position,
     Recovery,
+    SyncVersion,
     Timeline,
 )
+from appliance.cluster.zones import not_among, unknown_zone
+
+REASON_LIMIT = 500
+"""Characters that are kept of what a node says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,10 @@ def _step(state: ClusterState, command: Command) -> ClusterState | str:  # noqa:
             return elections.appoint(state, command)
         case Promoted():
             return _promoted(state, command)
+        case ChangeSync():
+            return synchronous.change(state, command)
+        case FinaliseSync():
+            return synchronous.finalise(state, command)
         case NotePosition():
             return _note_position(state, command)
         case Rebuild():
@@ -119,9 +133,16 @@ def _announce(state: ClusterState, command: Announce) -> ClusterState | str:
     for other in state.members.values():
         if other.name != new.name and other.raft == new.raft:
             return f"member.address_taken: {new.raft} is the raft address of {other.name}"
+        if other.name != new.name and slot_name(other.name) == slot_name(new.name):
+            return f"member.name_taken: {new.name} and {other.name} are one name to PostgreSQL"
     if old is not None and (old.role is NodeRole.WITNESS) is not (new.role is NodeRole.WITNESS):
         return f"member.role: {new.name} is known with role {old.role}, and cannot become {new.role}"
-    new = replace(new, incarnation=old.incarnation if old else "", rebuilding=old is not None and old.rebuilding)
+    if state.initialised and (problem := unknown_zone(state, new)) is not None:
+        return f"member.zone: {problem}"
+    if old is None:
+        new = replace(new, incarnation="", rebuilding=False, leaving=False)
+    else:
+        new = replace(new, incarnation=old.incarnation, rebuilding=old.rebuilding, leaving=old.leaving)
     return replace(state, members={**state.members, new.name: new})
 
 
@@ -134,15 +155,17 @@ def _remove_member(state: ClusterState, command: RemoveMember) -> ClusterState |
         return f"member.last_primary: {name} is the primary of epoch {held.epoch}"
     if state.bootstrap is not None and state.bootstrap.node == name:
         return f"bootstrap.running: {name} is initialising the cluster"
-    if any(name in version.members for version in state.sync):
-        return f"member.synchronous: {name} is a synchronous standby"
     if running is not None and name in {running.source, running.target}:
         return f"operation.running: {running.kind} {running.id} is under way ({running.phase})"
     left = {member.name: member for member in state.members.values() if member.name != name}
     if all(member.role is NodeRole.LEARNER for member in left.values()):
         return f"member.last_voter: nobody would have a vote without {name}"
+    if name in synchronous.named(state.grounds):
+        if state.members[name].leaving:
+            return f"member.synchronous: {name} is a synchronous standby still"
+        return replace(state, members={**state.members, name: replace(state.members[name], leaving=True)})
     if held is not None:
-        held = replace(held, holders=held.holders - {name})
+        held = synchronous.without_holder(held, name)
     tokens = tuple(token for token in state.tokens if token.member != name)
     return replace(state, members=left, removed=state.removed | {name}, appointment=held, tokens=tokens)
 
@@ -156,10 +179,8 @@ def _begin_bootstrap(state: ClusterState, command: BeginBootstrap) -> ClusterSta
         return f"member.unknown: {command.node} has not announced itself"
     if state.members[command.node].role is NodeRole.WITNESS:
         return f"bootstrap.witness: {command.node} has no PostgreSQL"
-    try:
-        read_policy(command.document)
-    except ConfigError as error:
-        return f"config.invalid: {error}"
+    if (problem := _unusable(state, command.document)) is not None:
+        return problem
     return replace(
         state,
         name=command.cluster,
@@ -203,8 +224,10 @@ def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterS
             clock_drift=policy.clock_drift,
         ),
         lease=LeaseStatus.HELD,
+        sync=(SyncVersion(1, 1, synchronous.first(policy)),),
         timelines=(Timeline(number=1, epoch=1, node=command.node, parent=0, switch_lsn=0),),
         last_known=command.position,
+        last_known_at=command.at,
         history=(
             HistoryEntry(
                 at=command.at,
@@ -223,19 +246,22 @@ def _finish_bootstrap(state: ClusterState, command: FinishBootstrap) -> ClusterS
 def _depose(state: ClusterState, command: Depose) -> ClusterState | str:
     if state.appointment is None or state.appointment.epoch != command.epoch:
         return f"epoch.moved: epoch {command.epoch} is not the appointed one"
-    if state.lease is not LeaseStatus.HELD:
+    if state.lease not in UNENDED:
         return f"lease.not_held: the lease of epoch {command.epoch} is already {state.lease}"
-    return replace(state, lease=LeaseStatus.EXPIRED)
+    return replace(state, lease=LeaseStatus.EXPIRED, lease_over=command.reason[:REASON_LIMIT])
 
 
 def _release(state: ClusterState, command: Release) -> ClusterState | str:
     held = state.appointment
     if held is None or held.epoch != command.epoch or held.node != command.node:
         return f"epoch.moved: epoch {command.epoch} is not {command.node}'s"
-    if state.lease is not LeaseStatus.HELD:
+    if state.lease not in UNENDED:
         return f"lease.not_held: the lease of epoch {command.epoch} is already {state.lease}"
-    known = elections.latest(state.last_known, command.position)
-    return replace(state, lease=LeaseStatus.RELEASED, last_known=known)
+    return replace(
+        elections.known(state, command.position),
+        lease=LeaseStatus.RELEASED,
+        lease_over=command.reason[:REASON_LIMIT],
+    )
 
 
 def _promoted(state: ClusterState, command: Promoted) -> ClusterState | str:
@@ -253,11 +279,15 @@ def _promoted(state: ClusterState, command: Promoted) -> ClusterState | str:
         state,
         appointment=replace(held, opened=True),
         last_known=switch,
+        last_known_at=command.at,
         timelines=tuple(
             replace(t, parent=command.parent, switch_lsn=command.switch_lsn) if t.number == held.timeline else t
             for t in state.timelines
         ),
-        history=tuple(replace(h, lsn=command.switch_lsn) if h.epoch == held.epoch else h for h in state.history),
+        history=tuple(
+            replace(h, lsn=command.switch_lsn, opened_at=command.at) if h.epoch == held.epoch else h
+            for h in state.history
+        ),
     )
 
 
@@ -266,7 +296,7 @@ def _note_position(state: ClusterState, command: NotePosition) -> ClusterState |
         return f"epoch.moved: epoch {command.epoch} is not the appointed one"
     if state.last_known is not None and elections.order(command.position) < elections.order(state.last_known):
         return "position.old: a later position is known"
-    return replace(state, last_known=command.position)
+    return replace(state, last_known=command.position, last_known_at=command.at)
 
 
 def _rebuild(state: ClusterState, command: Rebuild) -> ClusterState | str:
@@ -276,10 +306,10 @@ def _rebuild(state: ClusterState, command: Rebuild) -> ClusterState | str:
     held = state.appointment
     if held is not None and held.node == command.node:
         return f"rebuild.last_primary: {command.node} is the primary of epoch {held.epoch}"
-    if any(command.node in version.members for version in state.sync):
+    if command.node in synchronous.named(state.grounds):
         return f"rebuild.synchronous: {command.node} is a synchronous standby"
     if held is not None:
-        held = replace(held, holders=held.holders - {command.node})
+        held = synchronous.without_holder(held, command.node)
     member = replace(member, rebuilding=True, incarnation="")
     return replace(state, members={**state.members, member.name: member}, appointment=held)
 
@@ -308,18 +338,28 @@ def _recovered(state: ClusterState, command: Recovered) -> ClusterState | str:
     }
     held = state.appointment
     if held is not None:
-        held = replace(held, holders=frozenset(n for n in held.holders if n in members and members[n].incarnation))
+        for name in (name for name, member in members.items() if not member.incarnation):
+            held = synchronous.without_holder(held, name)
     return replace(state, recovery=Recovery(command.number, kept), members=members, appointment=held)
 
 
 def _set_config(state: ClusterState, command: SetConfig) -> ClusterState | str:
     if command.expected_version != state.config.version:
         return f"config.version: version {state.config.version} is current, not {command.expected_version}"
+    if (problem := _unusable(state, command.document)) is not None:
+        return problem
+    return replace(state, config=Config(version=state.config.version + 1, document=command.document))
+
+
+def _unusable(state: ClusterState, document: Mapping[str, object]) -> str | None:
+    """What is wrong with a configuration document for these members, or None."""
     try:
-        read_policy(command.document)
+        policy = read_policy(document)
     except ConfigError as error:
         return f"config.invalid: {error}"
-    return replace(state, config=Config(version=state.config.version + 1, document=command.document))
+    strange = (not_among(policy.zones, state.members[name]) for name in sorted(state.members))
+    problem = next(filter(None, strange), None) or synchronous.too_much(state, policy)
+    return None if problem is None else f"config.invalid: {problem}"
 
 
 def _raise_format(state: ClusterState, command: RaiseFormat) -> ClusterState | str:

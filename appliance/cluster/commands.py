@@ -7,7 +7,7 @@ names what its proposer believed (epoch, election, version), and `apply` refuses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from appliance.cluster.state import JoinToken, Member, OperationKind, Phase, Position, Vote
+from appliance.cluster.state import AcceptedLoss, JoinToken, Member, OperationKind, Phase, Position, SyncSet, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,10 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class RemoveMember:
-    """It is no member any more; the raft leader takes its replica out of consensus after that."""
+    """It is no member any more; the raft leader takes its replica out of consensus after that.
+
+    One for whom commits wait is only marked: it leaves when no synchronous set names it any more (R13).
+    """
 
     node: str
 
@@ -82,6 +85,8 @@ class OpenElection:
     target: str = ""
     last_known: Position | None = None
     """the coordinator's last report from the primary, if newer than the state's"""
+    last_known_at: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Appoint:
     node: str
     votes: tuple[Vote, ...]
     timeline: int
+    wanted: SyncSet
+    """what its commits will wait for, from the first one on (R7a)"""
     reason: str
     at: str
 
@@ -105,6 +112,26 @@ class Promoted:
     timeline: int
     parent: int
     switch_lsn: int
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSync:
+    """Let commits wait for another set from now on; joint with what is listed until it is finalised (R8)."""
+
+    epoch: int
+    version: int
+    """the next one"""
+    wanted: SyncSet
+
+
+@dataclass(frozen=True, slots=True)
+class FinaliseSync:
+    """The primary of `epoch` has seen that every commit now waits for this version's set, and that its members have
+    all that was acknowledged before (R8, a to d): it stands alone from here on."""
+
+    epoch: int
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +140,8 @@ class NotePosition:
 
     epoch: int
     position: Position
+    at: str = ""
+    """when it reported that, wall clock"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +188,8 @@ class StartOperation:
     epoch: int
     at: str
     allow_data_loss: bool = False
+    accepted: AcceptedLoss | None = None
+    """what the person who asks was shown"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +242,8 @@ Command = (
     | OpenElection
     | Appoint
     | Promoted
+    | ChangeSync
+    | FinaliseSync
     | NotePosition
     | Rebuild
     | Rebuilt

@@ -19,7 +19,9 @@ _LARGEST = 1e15
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z%]*)\s*")
 
 
+ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _TOLD = 5
+_MOST_STANDBYS = 8
 
 
 class ConfigError(ValueError):
@@ -30,6 +32,12 @@ class ConfigError(ValueError):
         more = f" (and {len(problems) - _TOLD} more)" if len(problems) > _TOLD else ""
         super().__init__("; ".join(problems[:_TOLD]) + more)
         self.problems = problems
+
+
+_PATIENT_STOP_S = 60.0
+_WAITS_FOR_THE_DISK = frozenset({"on", "true", "yes", "1", "remote_apply"})
+"""https://www.postgresql.org/docs/current/runtime-config-wal.html#GUC-SYNCHRONOUS-COMMIT: `remote_write` is memory of
+the standby's host, and votes show what is on disk (R7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +51,26 @@ class Policy:
     guard_margin_s: float = 0.5
     clock_drift: float = 0.01
     primary_start_timeout_s: float = 60.0
-    primary_stop_timeout_s: float = 60.0
+    primary_stop_timeout_s: float = 5.0
     maximum_lag_on_failover_bytes: int = 1 << 20
-    synchronous_mode: str = "off"
-    fencing: str = "lease"
+    synchronous_mode: str = "quorum"
+    synchronous_mode_strict: bool = False
+    synchronous_node_count: int = 1
+    maximum_lag_on_syncnode_bytes: int | None = None
+    """None: a standby of any lag may be waited for, as long as it streams"""
+    fencing: str = "quorum"
+    zones: tuple[str, ...] = ()
+    """empty: whatever the members say"""
+    failsafe_mode: bool = False
     use_pg_rewind: bool = True
     parameters: Mapping[str, str] = field(default_factory=dict)
     pg_hba: tuple[str, ...] = ()
     pg_ident: tuple[str, ...] = ()
+
+    @property
+    def archives(self) -> bool:
+        """Whether PostgreSQL that stops may still be busy with its archive."""
+        return self.parameters.get("archive_mode", "off") not in {"off", "false", "no", "0"}
 
     @property
     def lease_s(self) -> float:
@@ -61,6 +81,22 @@ class Policy:
     def depose_after_s(self) -> float:
         """How long the raft leader waits without confirming a renewal (R3)."""
         return self.ttl_s * (1 + self.clock_drift)
+
+    @property
+    def all_heard_after_s(self) -> float:
+        """How long after its election a raft leader has heard everybody who lives: each reports at once to a new one.
+
+        Less than `failure_timeout`: a standby's host that led Raft holds commits up for both, one after the other.
+        """
+        return max(2 * self.renew_interval_s, self.failure_timeout_s / 2)
+
+    @property
+    def ask_after_s(self) -> float:
+        """Since its lease was last renewed, when a primary asks its synchronous members itself (R16).
+
+        Half of what it has before the agent begins to fence: an election of Raft is mostly over by then.
+        """
+        return 0.3 * self.ttl_s
 
     @property
     def fence_below_s(self) -> float:
@@ -117,11 +153,24 @@ def _choice(*allowed: str) -> Callable[[str, object], str]:
     return read
 
 
-def _synchronous_mode(key: str, value: object) -> str:
-    mode = _choice("off", "on", "quorum")(key, value)
-    if mode != "off":
-        raise ConfigError(f"{key}: {mode!r} is not available yet; this version replicates asynchronously: write off")
-    return mode
+def _count(key: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_STANDBYS:
+        return value
+    raise ConfigError(f"{key}: {value!r} is no number of standbys; write 1 to {_MOST_STANDBYS}")
+
+
+def _lag(key: str, value: object) -> int | None:
+    """Patroni's -1 is no limit."""
+    return None if value == -1 else size_bytes(key, value)
+
+
+def _zones(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{key}: {value!r} is no list of names; write for example [east, west]")
+    strange = [name for name in value if not isinstance(name, str) or not ZONE.fullmatch(name)]
+    if strange:
+        raise ConfigError(f"{key}: {strange[0]!r} is no name of a zone; write letters, digits, '.', '_' and '-'")
+    return tuple(dict.fromkeys(value))
 
 
 def _lines(key: str, value: object) -> tuple[str, ...]:
@@ -155,9 +204,14 @@ _TOP: Mapping[str, tuple[str, _Reader]] = {
     "primary_start_timeout": ("primary_start_timeout_s", duration_s),
     "primary_stop_timeout": ("primary_stop_timeout_s", duration_s),
     "maximum_lag_on_failover": ("maximum_lag_on_failover_bytes", size_bytes),
-    "synchronous_mode": ("synchronous_mode", _synchronous_mode),
+    "synchronous_mode": ("synchronous_mode", _choice("off", "on", "quorum")),
+    "synchronous_mode_strict": ("synchronous_mode_strict", _flag),
+    "synchronous_node_count": ("synchronous_node_count", _count),
+    "maximum_lag_on_syncnode": ("maximum_lag_on_syncnode_bytes", _lag),
+    "zones": ("zones", _zones),
+    "failsafe_mode": ("failsafe_mode", _flag),
 }
-_FAILOVER: Mapping[str, tuple[str, _Reader]] = {"fencing": ("fencing", _choice("lease"))}
+_FAILOVER: Mapping[str, tuple[str, _Reader]] = {"fencing": ("fencing", _choice("quorum", "lease"))}
 _POSTGRESQL: Mapping[str, tuple[str, _Reader]] = {
     "parameters": ("parameters", _parameters),
     "pg_hba": ("pg_hba", _lines),
@@ -211,12 +265,37 @@ def read_policy(document: Mapping[str, object], *, election_max_s: float = 1.0) 
     if problems:
         raise ConfigError(*problems)
     policy = replace(Policy(), **values)  # type: ignore[arg-type]  # each reader returns its field's type
+    if "fencing" not in values and policy.synchronous_mode == "off":
+        policy = replace(policy, fencing="lease")
+    if "primary_stop_timeout_s" not in values and policy.synchronous_mode == "off":
+        # what has not been sent when it is stopped immediately is lost
+        policy = replace(policy, primary_stop_timeout_s=_PATIENT_STOP_S)
     if "renew_interval_s" not in values:
         derived = min(policy.loop_wait_s, policy.ttl_s / 12, policy.failure_timeout_s / 4)
         policy = replace(policy, renew_interval_s=derived)
-    if problems := list(_contradictions(policy, election_max_s, derived="renew_interval_s" not in values)):
+    times = _contradictory_times(policy, election_max_s, derived="renew_interval_s" not in values)
+    if problems := [*_contradictory_modes(policy), *times]:
         raise ConfigError(*problems)
     return policy
+
+
+def merged(document: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:
+    """RFC 7386: what `patch` says, and None takes a setting back to its default."""
+    changed = dict(document)
+    for key, value in patch.items():
+        before = changed.pop(key, None)
+        if isinstance(value, Mapping):
+            below = merged(before if isinstance(before, Mapping) else {}, value)
+            if below or not value:
+                changed[key] = below
+        elif value is not None:
+            changed[key] = value
+    return changed
+
+
+def flat(document: Mapping[str, object]) -> dict[str, object]:
+    """Its settings by dotted key."""
+    return dict(_settings(document))
 
 
 def policy_in_force(state: ClusterState) -> Policy:
@@ -242,7 +321,31 @@ def _least_ttl_s(policy: Policy, elections_s: float, *, derived: bool) -> float:
     return math.ceil(least_s * 100) / 100
 
 
-def _contradictions(policy: Policy, election_max_s: float, *, derived: bool) -> Iterator[str]:
+def _contradictory_modes(policy: Policy) -> Iterator[str]:
+    if policy.synchronous_mode_strict and policy.synchronous_mode == "off":
+        yield (
+            "synchronous_mode_strict: commits that wait for nobody (synchronous_mode off) cannot be made to wait;"
+            " write quorum or on, or leave it out"
+        )
+    if policy.fencing == "quorum" and policy.synchronous_mode == "off":
+        yield (
+            "failover.fencing: votes fence nobody whose commits wait for no standby (synchronous_mode off);"
+            " write lease, or leave it out"
+        )
+    if policy.failsafe_mode and policy.synchronous_mode == "off":
+        yield (
+            "failsafe_mode: without synchronous standbys nobody can vouch that no other primary is elected"
+            " (synchronous_mode off); write synchronous_mode quorum or on, or leave it out"
+        )
+    waits = next((v for n, v in policy.parameters.items() if n.lower() == "synchronous_commit"), "on")
+    if policy.synchronous_mode != "off" and waits.lower() not in _WAITS_FOR_THE_DISK:
+        yield (
+            f"postgresql.parameters.synchronous_commit: with {waits!r} no commit waits until a standby has it on disk;"
+            " write on or remote_apply here, and SET it in the sessions or for the roles that may lose commits"
+        )
+
+
+def _contradictory_times(policy: Policy, election_max_s: float, *, derived: bool) -> Iterator[str]:
     if policy.failure_timeout_s < 0.5:
         yield f"failure_timeout: {policy.failure_timeout_s:g}s is below the minimum of 500ms"
     for key, value_s in (("loop_wait", policy.loop_wait_s), ("renew_interval", policy.renew_interval_s)):

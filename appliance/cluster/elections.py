@@ -1,21 +1,25 @@
-"""R7, R7a and R10 as functions of the state and the votes: who may be appointed, and what an appointment records."""
+"""R6, R7, R9 and R10 as functions of the state and the votes: who may be appointed, and what an appointment records."""
 
 from collections.abc import Iterable
 from dataclasses import replace
 
+from appliance.cluster import loss, synchronous
 from appliance.cluster.commands import Appoint, OpenElection
-from appliance.cluster.config import read_policy
+from appliance.cluster.config import policy_in_force, read_policy
 from appliance.cluster.state import (
     HISTORY_LIMIT,
+    AcceptedLoss,
     Appointment,
     Change,
     ClusterState,
     Election,
+    Grounds,
     HistoryEntry,
     LeaseStatus,
     NodeRole,
     OperationKind,
     Position,
+    SyncSet,
     SyncVersion,
     Timeline,
     Vote,
@@ -32,26 +36,19 @@ def latest(*positions: Position | None) -> Position | None:
     return max((p for p in positions if p is not None), key=order, default=None)
 
 
-def union(versions: tuple[SyncVersion, ...]) -> tuple[frozenset[str], int]:
-    """S and k for R7 while a change is joint: the union of all S with the smallest k (R8)."""
-    members = frozenset[str]().union(*(v.members for v in versions))
-    return members, min((v.k for v in versions), default=0)
+def known(state: ClusterState, position: Position | None, at: str = "") -> ClusterState:
+    """With the primary's last position, if this one is later than what was known before."""
+    if position is None or (state.last_known is not None and order(position) <= order(state.last_known)):
+        return state
+    return replace(state, last_known=position, last_known_at=at)
 
 
-def votes_suffice(state: ClusterState, voters: frozenset[str]) -> str | None:
-    """R7: None when `voters` must hold every acknowledged commit; otherwise what is missing.
-
-    True when the previous primary voted with the same data, or when every k-subset of S meets the voters.
-    """
-    held = state.appointment
-    if held is not None and held.node in voters:
+def votes_suffice(state: ClusterState, votes: Iterable[Vote]) -> str | None:
+    """R7, R7a: None when one of the voters must hold every acknowledged commit; otherwise what is missing."""
+    grounds, voters = state.grounds, {vote.node: vote.incarnation for vote in votes}
+    if not grounds or synchronous.suffice(grounds, voters):
         return None
-    members, k = union(state.sync)
-    needed = len(members) - k + 1
-    have = len(voters & members)
-    if k > 0 and have >= needed:
-        return None
-    return f"quorum.votes_missing: {have} of {needed} needed votes of {', '.join(sorted(members)) or 'nobody'}"
+    return f"quorum.votes_missing: {synchronous.missing(grounds, voters)}"
 
 
 def within_lag(state: ClusterState, candidate: Position) -> str | None:
@@ -109,12 +106,17 @@ def excluded(state: ClusterState, node: str) -> str | None:
 
 
 def may_open(state: ClusterState) -> str | None:
-    """R10: in asynchronous mode an election opens only when nobody holds the lease."""
+    """R10: an election opens when nobody holds the lease. R9: with fencing votes it need not wait for that."""
     if not state.initialised or state.appointment is None:
         return "cluster.uninitialised: there is no primary to follow"
-    if state.lease is LeaseStatus.HELD:
+    if state.lease in {LeaseStatus.HELD, LeaseStatus.CONTESTED} and not fences_by_votes(state):
         return f"lease.held: {state.appointment.node} holds the lease of epoch {state.appointment.epoch}"
     return None
+
+
+def fences_by_votes(state: ClusterState) -> bool:
+    """R9: votes alone keep an older primary from acknowledging anything."""
+    return state.synchronous and read_policy(state.config.document).fencing == "quorum"
 
 
 def open_election(state: ClusterState, command: OpenElection) -> ClusterState | str:
@@ -126,12 +128,11 @@ def open_election(state: ClusterState, command: OpenElection) -> ClusterState | 
         return f"epoch.moved: epoch {command.epoch} is not the appointed one"
     if command.number <= state.epoch:
         return f"election.number: {command.number} was used, the highest is {state.epoch}"
-    known = latest(state.last_known, command.last_known)
     return replace(
-        state,
+        known(state, command.last_known, command.last_known_at),
         epoch=command.number,
-        election=Election(command.number, command.reason, command.target),
-        last_known=known,
+        election=Election(command.number, command.reason, command.target, command.at),
+        lease=LeaseStatus.CONTESTED if state.lease is LeaseStatus.HELD else state.lease,
     )
 
 
@@ -155,19 +156,46 @@ def may_appoint(state: ClusterState, node: str, votes: tuple[Vote, ...]) -> str 
         return f"candidate.no_vote: {node} has not voted"
     if len({v.node for v in votes}) < len(votes):
         return "election.double_vote: a node voted twice"
-    if not state.synchronous and _loss_accepted(state, node):
-        return may_open(state)
-    if order(own.position) < order(top.position):
-        return f"candidate.behind: {node} is behind {top.node}"
-    if state.synchronous:
-        return votes_suffice(state, frozenset(v.node for v in votes))
-    return may_open(state) or within_lag(state, own.position)
+    refused, accepted = objection(state, own, votes), loss.accepted(state, node)
+    if refused is None or accepted is None:
+        return refused
+    whole = next((v.node for v in votes if objection(state, v, votes) is None), None)
+    if whole is not None:
+        return f"loss.needless: {whole} has voted and can be appointed without any loss"
+    return vouched_for(state, votes, accepted) or loss.objection(state, accepted, own.position, top.position)
 
 
-def _loss_accepted(state: ClusterState, node: str) -> bool:
-    """An operator asked for this very node and accepted what it lacks (`failover --allow-data-loss`)."""
-    asked = state.running_operation()
-    return asked is not None and asked.allow_data_loss and asked.target == node
+def objection(state: ClusterState, own: Vote, votes: tuple[Vote, ...]) -> str | None:
+    """R7, R10: why this vote does not win by the rules alone, whatever anybody has accepted, or None."""
+    top = best(votes)
+    if top is not None and order(own.position) < order(top.position):
+        return f"candidate.behind: {own.node} is behind {top.node}"
+    lacks = votes_suffice(state, votes) if state.synchronous else within_lag(state, own.position)
+    return may_open(state) or lacks
+
+
+def vouched_for(state: ClusterState, votes: Iterable[Vote], accepted: AcceptedLoss | None = None) -> str | None:
+    """R16: why the last primary may be writable yet on the word of its synchronous members, or None.
+
+    Asked where R7 is not: votes that satisfy R7 contain one of them, who votes only when its promise has ended. What
+    the configuration says does not matter here: that primary may not have heard of a change.
+    """
+    held, voters = state.appointment, {vote.node: vote.incarnation for vote in votes}
+    if held is None or state.lease is LeaseStatus.RELEASED or loss.stopped(state, accepted):
+        return None
+    member = state.members.get(held.node)
+    if member is None or member.incarnation != held.incarnation:
+        return None  # R13a: a recovery went on without its data, and whoever did that said that it never runs again
+    if not any(listed.wanted.failsafe for listed in state.sync) or voters.get(held.node) == held.incarnation:
+        return None
+    if synchronous.silences(state.sync, voters):
+        return None
+    members = ", ".join(sorted(synchronous.union(state.sync)[0])) or "the others"
+    return (
+        f"failsafe.votes_missing: {held.node} may be writable on the word of {members}, and their votes do not show"
+        f" that it is not; bring one of them back, or the host of {held.node}; or switch that host off, and state it:"
+        f" --allow-data-loss --stopped {held.node}"
+    )
 
 
 def appoint(state: ClusterState, command: Appoint) -> ClusterState | str:
@@ -178,10 +206,16 @@ def appoint(state: ClusterState, command: Appoint) -> ClusterState | str:
         return refused
     if command.timeline != state.highest_timeline + 1:
         return f"timeline.used: the next free timeline is {state.highest_timeline + 1}"
+    policy = policy_in_force(state)
+    refused = synchronous.objection(state, policy, command.wanted, command.node)
+    if refused is not None:
+        return refused
     own = next(v for v in command.votes if v.node == command.node)
     previous = state.appointment.node if state.appointment is not None else ""
     level = frozenset(v.node for v in command.votes if v.position == own.position)
+    given_up = objection(state, own, command.votes)
     policy = read_policy(state.config.document)
+    newest = SyncVersion(state.sync_now.version + 1, command.election, command.wanted)
     timeline = Timeline(command.timeline, command.election, command.node, own.position.timeline)
     entry = HistoryEntry(
         at=command.at,
@@ -192,7 +226,14 @@ def appoint(state: ClusterState, command: Appoint) -> ClusterState | str:
         previous=previous,
         primary=command.node,
         reason=command.reason,
+        start=own.position,
+        votes={v.node: v.position for v in command.votes},
+        election_at=state.election.at,
+        lost=None if given_up is None else loss.lost(state, own.position, command.votes, given_up),
     )
+    # R7a: after an accepted loss the previous primary is no holder: what counts is what the new one has.
+    holders = level if given_up is not None else (level | {previous}) - {""}
+    before = _before(state, command.wanted, None if given_up is None else own)
     return replace(
         state,
         appointment=Appointment(
@@ -201,15 +242,27 @@ def appoint(state: ClusterState, command: Appoint) -> ClusterState | str:
             incarnation=own.incarnation,
             timeline=command.timeline,
             start=own.position,
-            holders=(level | {previous}) - {""},
+            holders=holders,
             ttl_s=policy.ttl_s,
             clock_drift=policy.clock_drift,
+            before=before,
         ),
         lease=LeaseStatus.HELD,
+        lease_over="",
         election=None,
+        sync=(newest,) if state.synchronous else synchronous.appended(state.sync, newest),
         timelines=(*state.timelines, timeline),
         history=(*state.history, entry)[-HISTORY_LIMIT:],
     )
+
+
+def _before(state: ClusterState, wanted: SyncSet, alone: Vote | None) -> tuple[Grounds, ...]:
+    """R7a: what sufficed until now. `alone`: a person accepted what this one lacks, so that only its own data counts,
+    until its synchronous set is finalised.
+    """
+    if not state.synchronous or wanted.asynchronous:
+        return ()
+    return synchronous.kept(state.grounds) if alone is None else (Grounds(alone.node, alone.incarnation),)
 
 
 def _change(state: ClusterState, node: str, previous: str) -> Change:

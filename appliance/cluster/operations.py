@@ -5,6 +5,7 @@ from dataclasses import replace
 from appliance.cluster.commands import AdvanceOperation, StartOperation
 from appliance.cluster.state import (
     OPERATIONS_LIMIT,
+    Appointment,
     ClusterState,
     LeaseStatus,
     NodeRole,
@@ -26,7 +27,7 @@ def start(state: ClusterState, command: StartOperation) -> ClusterState | str:
         return f"operation.known: {command.id} was started before"
     if not state.initialised or state.appointment is None or command.epoch != state.appointment.epoch:
         return f"epoch.moved: epoch {command.epoch} is not the appointed one"
-    refused = _target_refused(state, command)
+    refused = _target_refused(state, command) or _loss_refused(command, state.appointment)
     if refused is not None:
         return refused
     held = state.lease is LeaseStatus.HELD
@@ -43,6 +44,7 @@ def start(state: ClusterState, command: StartOperation) -> ClusterState | str:
         phase=Phase.REQUESTED,
         marks=(PhaseMark(Phase.REQUESTED, command.at),),
         allow_data_loss=command.allow_data_loss,
+        accepted=command.accepted,
     )
     return replace(state, operations=(*state.operations, operation)[-OPERATIONS_LIMIT:])
 
@@ -58,6 +60,17 @@ def _target_refused(state: ClusterState, command: StartOperation) -> str | None:
         return f"candidate.no_data: {command.target} has no complete data directory"
     if command.target == state.appointment.node and state.lease is LeaseStatus.HELD:
         return f"candidate.is_primary: {command.target} is the primary"
+    return None
+
+
+def _loss_refused(command: StartOperation, held: Appointment) -> str | None:
+    """A loss is accepted for one named node, and by the positions that were shown."""
+    if not command.allow_data_loss and command.accepted is None:
+        return None
+    if command.kind is not OperationKind.FAILOVER or not command.allow_data_loss or command.accepted is None:
+        return "loss.unconfirmed: only a failover may lose data, and not more than was shown to whoever asks for it"
+    if command.accepted.stopped not in {"", held.node}:
+        return f"loss.stopped: {command.accepted.stopped} is not the last primary, {held.node} is"
     return None
 
 

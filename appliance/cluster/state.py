@@ -30,6 +30,13 @@ class LeaseStatus(StrEnum):
     """given back by its holder, who had stopped PostgreSQL before"""
     EXPIRED = "expired"
     """a full ttl passed on the raft leader without a confirmed renewal (R3)"""
+    CONTESTED = "contested"
+    """an election was opened while it was held (R9): it is confirmed no more, and its holder stops when it hears of
+    that; until then it may still be writable, and can get no commit acknowledged"""
+
+
+UNENDED = frozenset({LeaseStatus.HELD, LeaseStatus.CONTESTED})
+"""While the last primary may be writable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class Member:
     """random id of its present data directory (R13); empty while it has none"""
     rebuilding: bool = False
     """between Rebuild and Rebuilt: votes for nothing, is appointed to nothing (R13)"""
+    leaving: bool = False
+    """it is to be removed, and no new synchronous set names it; those that do have to be replaced first (R13)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class FailedBootstrap:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Position:
     """A place in the WAL. Ordered by timeline, then by LSN: that is the order R7 uses."""
 
@@ -91,6 +100,50 @@ class Election:
     reason: str
     target: str = ""
     """a switchover's candidate: it is appointed if it is not behind the recorded last position"""
+    at: str = ""
+    """when it opened, by the wall clock of the proposer; for people, no rule reads it"""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSet:
+    """What a commit waits for before it is acknowledged: `k` of `members`."""
+
+    k: int = 0
+    """0: nobody, so that the primary alone has every acknowledged commit"""
+    members: frozenset[str] = frozenset()
+    order: tuple[str, ...] = ()
+    """by priority, the same names (mode `on`, FIRST); empty: any of them (mode `quorum`, ANY)"""
+    asynchronous: bool = False
+    """the operator wants no commit to wait, and accepts what R10 may lose"""
+    blocked: bool = False
+    """there is nobody, and commits wait all the same until somebody comes (strict mode)"""
+    failsafe: bool = False
+    """without a quorum the primary may go on as long as all members promise not to vote (R16)"""
+
+
+ASYNCHRONOUS = SyncSet(asynchronous=True)
+BLOCKED = SyncSet(blocked=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncVersion:
+    """One version of the synchronous set; the list has a second entry while a change is joint (R8)."""
+
+    version: int
+    epoch: int
+    wanted: SyncSet
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What the votes of an election are judged by (R7), as of one appointment."""
+
+    node: str
+    """who was appointed: it has every acknowledged commit, on this data directory"""
+    incarnation: str
+    sync: tuple[SyncVersion, ...] = ()
+    holders: frozenset[str] = frozenset()
+    """who else had everything when it was appointed (R7a)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +165,9 @@ class Appointment:
     clock_drift: float = 0.01
     """of the configuration at its place in the log: holder and raft leader count this lease alike, whatever the
     configuration becomes meanwhile (R3)"""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncVersion:
-    """One version of `ANY k (members)`; the list has more than one entry while a change is joint (R8)."""
-
-    version: int
-    epoch: int
-    k: int
-    members: frozenset[str]
+    before: tuple[Grounds, ...] = ()
+    """what sufficed until this appointment, and until the ones before it that were not finalised either, the last one
+    first; empty once its own synchronous set is finalised (R7a)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +222,18 @@ class PhaseMark:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptedLoss:
+    """What a person was shown and accepted with `failover --allow-data-loss`: no more than this may be lost."""
+
+    candidate: Position
+    """of the one that was named: it has this at least"""
+    known: Position
+    """the furthest that anybody was known to be: nothing beyond it comes to light"""
+    stopped: str = ""
+    """the last primary, if the person states that it runs no more (R16); empty: they say nothing of it"""
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     id: str
     kind: OperationKind
@@ -191,6 +249,8 @@ class Operation:
     marks: tuple[PhaseMark, ...] = ()
     message: str = ""
     allow_data_loss: bool = False
+    accepted: AcceptedLoss | None = None
+    """with `allow_data_loss`, and only then"""
 
 
 class Change(StrEnum):
@@ -200,6 +260,27 @@ class Change(StrEnum):
     FAILOVER = "failover"
     SWITCHOVER = "switchover"
     REAPPOINTED = "reappointed"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What an appointment gave up because a person had accepted it, as far as it was known."""
+
+    known: Position
+    """the furthest that anybody was known to be"""
+    known_at: str
+    """when the lost primary had reported that, wall clock; empty: it comes from a vote, or nobody knows.
+    What it acknowledged later is lost as well, and in no number"""
+    bytes: int | None
+    """of WAL that the new primary lacks; None: nobody knows where the two histories parted"""
+    refusal: str
+    """code of the rule that was in the way"""
+    requester: str
+    operation: str
+    reason: str
+    """the person's own words"""
+    stopped: str = ""
+    """the last primary, if the person stated that it runs no more (R16)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +296,16 @@ class HistoryEntry:
     previous: str
     primary: str
     reason: str
+    start: Position | None = None
+    """of the winning vote; None: there was no election"""
+    votes: Mapping[str, Position] = field(default_factory=dict)
+    """who had voted, with what"""
+    election_at: str = ""
+    """when the election had opened; wall clocks of the raft leader here and in `at`"""
+    opened_at: str = ""
+    """when the new primary had opened, by its own wall clock"""
+    lost: Lost | None = None
+    """None: nothing that was acknowledged, by the rules"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +347,14 @@ class ClusterState:
     lease: LeaseStatus = LeaseStatus.NONE
     election: Election | None = None
     sync: tuple[SyncVersion, ...] = ()
+    """the newest last; one or two once the cluster is initialised (R8)"""
     timelines: tuple[Timeline, ...] = ()
     last_known: Position | None = None
     """last position known of the appointed primary (R10); a few seconds old while it runs"""
+    last_known_at: str = ""
+    """when it had reported that, wall clock, for people; empty: not known"""
+    lease_over: str = ""
+    """why the lease of the last appointment is over, in words; empty while it is held"""
     config: Config = field(default_factory=Config)
     operations: tuple[Operation, ...] = ()
     history: tuple[HistoryEntry, ...] = ()
@@ -286,8 +382,26 @@ class ClusterState:
 
     @property
     def synchronous(self) -> bool:
-        """Whether any listed version makes commits wait for a standby (then R7 needs more than R10)."""
-        return any(v.k > 0 for v in self.sync)
+        """Whether every acknowledged commit is where R7 looks for it. With an asynchronous set listed R10 decides."""
+        return bool(self.sync) and not any(listed.wanted.asynchronous for listed in self.sync)
+
+    @property
+    def sync_now(self) -> SyncVersion:
+        """The newest: what the primary is to load."""
+        return self.sync[-1] if self.sync else SyncVersion(0, 0, ASYNCHRONOUS)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the newest synchronous set is finalised: it stands alone, and R7a asks for nothing more."""
+        return len(self.sync) <= 1 and (self.appointment is None or not self.appointment.before)
+
+    @property
+    def grounds(self) -> tuple[Grounds, ...]:
+        """What the votes of an election are judged by now, then what was before; empty: there was no primary."""
+        held = self.appointment
+        if held is None:
+            return ()
+        return (Grounds(held.node, held.incarnation, self.sync, held.holders), *held.before)
 
     def counts(self, incarnation: str, recovery: int) -> bool:
         """R13a: whether a data directory with this id, written after this recovery, is of the present history.

@@ -10,7 +10,9 @@ from appliance.cluster.commands import (
     Announce,
     Appoint,
     BeginBootstrap,
+    ChangeSync,
     Depose,
+    FinaliseSync,
     FinishBootstrap,
     IssueToken,
     NotePosition,
@@ -28,6 +30,8 @@ from appliance.cluster.commands import (
     UseToken,
 )
 from appliance.cluster.state import (
+    ASYNCHRONOUS,
+    AcceptedLoss,
     Appointment,
     ClusterState,
     Config,
@@ -39,6 +43,7 @@ from appliance.cluster.state import (
     OperationKind,
     Phase,
     Position,
+    SyncSet,
     SyncVersion,
     Timeline,
     Vote,
@@ -77,7 +82,7 @@ def state(**changes):
         lease=LeaseStatus.HELD,
         timelines=(Timeline(1, 1, "pg3", 0, 0), Timeline(2, 4, "pg1", 1, SWITCH)),
         last_known=Position(2, LSN),
-        config=Config(1, {"ttl": "6s"}),
+        config=Config(1, {"ttl": "6s", "synchronous_mode": "off"}),
     )
     return replace(base, **changes)
 
@@ -92,21 +97,38 @@ def vacant(**changes):
     return replace(base, **changes)
 
 
+def synchronous(*listed, **changes):
+    """The same cluster with commits that wait for `listed`, finalised when it is one: pg2 and pg3 unless said."""
+    listed = listed or (sync(1, "pg2", "pg3"),)
+    return state(**{"sync": listed, "config": Config(1, {"ttl": "6s"}), **changes})
+
+
+def contested(*listed, **changes):
+    """Election 5 is open, and nobody knows whether pg1 still runs."""
+    election = Election(5, "pg1 is silent")
+    return synchronous(*listed, **{"epoch": 5, "lease": LeaseStatus.CONTESTED, "election": election, **changes})
+
+
 def vote(node, lsn=LSN, timeline=2, election=5, incarnation=None):
     return Vote(election, node, f"inc-{node}" if incarnation is None else incarnation, Position(timeline, lsn))
 
 
-def appoint(node, *votes, election=5, timeline=3):
-    return Appoint(election, node, votes, timeline, "the reason", AT)
+def appoint(node, *votes, election=5, timeline=3, wanted=ASYNCHRONOUS):
+    return Appoint(election, node, votes, timeline, wanted, "the reason", AT)
 
 
-def sync(k, *members, version=1):
-    return SyncVersion(version, 4, k, frozenset(members))
+def sync(k, *members, version=1, epoch=4, failsafe=False):
+    return SyncVersion(version, epoch, SyncSet(k, frozenset(members), failsafe=failsafe))
 
 
 DOCUMENTS = (
+    {"synchronous_mode": "off"},
     {},
     {"ttl": "6s"},
+    {"synchronous_mode": "on", "synchronous_node_count": 2},
+    {"synchronous_mode_strict": True},
+    {"failsafe_mode": True},
+    {"failover": {"fencing": "lease"}},
     {"ttl": "1s"},
     {"maximum_lag_on_failover": 0},
     {"maximum_lag_on_failover": float("inf")},
@@ -185,7 +207,23 @@ def _appoint(present, tape):
     number = present.election.number if present.election else present.epoch
     node = tape.name(*(v.node for v in votes))
     timeline = tape.pick(present.highest_timeline + 1, tape.near(present.highest_timeline))
-    return Appoint(tape.pick(number, tape.near(number)), node, votes, timeline, "why", AT)
+    wanted = _wanted(present, node, tape)
+    return Appoint(tape.pick(number, tape.near(number)), node, votes, timeline, wanted, "why", AT)
+
+
+def _wanted(present, node, tape):
+    """What fits the configuration, mostly: all others, one of them, nobody."""
+    others = tuple(sorted(present.members.keys() - {node}))
+    fitting = (SyncSet(1, frozenset(others)), SyncSet(1, frozenset(others[:1]), others[:1]), SyncSet())
+    if present.config.document.get("synchronous_mode") == "off":
+        fitting = (ASYNCHRONOUS,) * 3
+    odd = SyncSet(tape.pick(0, 1, 2), frozenset({tape.name()}), tape.pick((), ("pg2",)), tape.pick(False, True))
+    return tape.pick(*fitting, *fitting, odd)
+
+
+def _change_sync(present, tape):
+    version = tape.pick(present.sync_now.version + 1, tape.near(present.sync_now.version))
+    return ChangeSync(_epoch(present, tape), version, _wanted(present, _holder(present, tape), tape))
 
 
 def _promoted(present, tape):
@@ -197,8 +235,11 @@ def _start_operation(present, tape):
     kind = tape.pick(*OperationKind)
     known = [o.id for o in present.operations]
     name = tape.pick(f"op{len(known)}", *known)
-    loss = tape.pick(False, True)
-    return StartOperation(name, kind, "me", "", tape.pick("", tape.name()), _epoch(present, tape), AT, loss)
+    anything = AcceptedLoss(Position(0, 0), Position(9, LSN))
+    accepted = tape.pick(None, None, anything, AcceptedLoss(Position(2, LSN - 1), Position(2, LSN)))
+    target = tape.pick("", tape.name())
+    loss = accepted is not None
+    return StartOperation(name, kind, "me", "", target, _epoch(present, tape), AT, loss, accepted)
 
 
 def _on_token(present, tape):
@@ -244,6 +285,9 @@ _MAKERS = (
     lambda present, tape: FinishBootstrap(
         tape.name(), tape.pick("7", ""), tape.pick("inc-new", ""), Position(tape.pick(1, 2), LSN), AT
     ),
+    _change_sync,
+    _change_sync,
+    lambda present, tape: FinaliseSync(_epoch(present, tape), tape.near(present.sync_now.version)),
     lambda present, tape: SetConfig(tape.near(present.config.version), tape.pick(*DOCUMENTS)),
     _start_operation,
     lambda present, tape: AdvanceOperation(

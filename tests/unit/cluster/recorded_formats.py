@@ -26,11 +26,13 @@ from appliance.cluster.state import (
     Timeline,
 )
 from appliance.node.machine import ClusterMachine
-from tests.unit.cluster.building import LSN, NAMES, Tape, next_command, state, vacant
+from tests.unit.cluster.building import LSN, NAMES, Tape, contested, next_command, state, sync, synchronous, vacant
 
 DIRECTORY = Path(__file__).parent / "fixtures"
 STARTS = (
     state(),
+    synchronous(sync(1, "pg2"), sync(1, "pg2", "pg3", version=2)),
+    contested(),
     vacant(),
     ClusterState(members=state().members),
     ClusterState(members=state().members, bootstrap=Bootstrap("pg1")),

@@ -1,6 +1,7 @@
 """`apply` is total, a refusal changes nothing, and what R5, R7, R10, R13 and R14 promise holds on any walk."""
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import get_args
 
@@ -13,8 +14,10 @@ from appliance.cluster.commands import (
     Announce,
     Appoint,
     BeginBootstrap,
+    ChangeSync,
     Command,
     Depose,
+    FinaliseSync,
     FinishBootstrap,
     NotePosition,
     OpenElection,
@@ -30,16 +33,20 @@ from appliance.cluster.commands import (
 )
 from appliance.cluster.config import read_policy
 from appliance.cluster.state import (
+    UNENDED,
     Bootstrap,
     Change,
     ClusterState,
     Election,
     FailedBootstrap,
+    Grounds,
     LeaseStatus,
     NodeRole,
     OperationKind,
     Position,
+    SyncSet,
 )
+from appliance.cluster.synchronous import DEPTH, suffice
 
 from .building import (
     AT,
@@ -49,10 +56,12 @@ from .building import (
     TAPES,
     Tape,
     appoint,
+    contested,
     member,
     next_command,
     state,
     sync,
+    synchronous,
     vacant,
     vote,
     with_members,
@@ -106,15 +115,24 @@ def check_appointment(before, command, after):
     assert all(v.election == new.epoch for v in command.votes)
     assert not before.members[new.node].rebuilding
     assert new.incarnation == before.members[new.node].incarnation != ""
-    running = before.running_operation()
-    accepted = running is not None and running.allow_data_loss and running.target == new.node
+    running, lost = before.running_operation(), after.history[-1].lost
+    assert before.lease is not LeaseStatus.HELD
     if not before.synchronous:
-        assert before.lease is not LeaseStatus.HELD
-    if not before.synchronous and not accepted and before.last_known is not None:
+        assert before.lease is not LeaseStatus.CONTESTED
+    if lost is not None:
+        assert running.accepted is not None
+        assert running.target == new.node
+        assert before.lease not in UNENDED
+        assert new.start >= running.accepted.candidate
+        assert lost.known <= max(running.accepted.known, new.start)
+        assert new.before in {(), (Grounds(new.node, new.incarnation),)}
+        return
+    assert new.start == max(v.position for v in command.votes)
+    if before.synchronous:
+        assert suffice(before.grounds, {v.node: v.incarnation for v in command.votes})
+    elif before.last_known is not None:
         limit = read_policy(before.config.document).maximum_lag_on_failover_bytes
         assert before.last_known.lsn - new.start.lsn <= limit
-    if not accepted:
-        assert new.start == max((v.position for v in command.votes), key=lambda p: (p.timeline, p.lsn))
 
 
 def check_state(after):
@@ -132,6 +150,13 @@ def check_state(after):
         assert not after.members[held.node].rebuilding
     if after.lease is LeaseStatus.HELD:
         assert after.election is None
+    assert len(after.sync) <= 2
+    assert all(one.version < other.version for one, other in pairwise(after.sync))
+    for listed in after.sync:
+        assert listed.wanted.k <= len(listed.wanted.members)
+    assert len(after.grounds) <= DEPTH + 1
+    if held is not None:
+        assert held.node not in after.sync_now.wanted.members
 
 
 STARTS = {
@@ -140,8 +165,9 @@ STARTS = {
     "bootstrapping": ClusterState(members=state().members, bootstrap=Bootstrap("pg1")),
     "healthy": state(),
     "vacant": vacant(),
-    "synchronous": vacant(sync=(sync(1, "pg2", "pg3"),)),
-    "joint": vacant(sync=(sync(2, "pg2", "pg3"), sync(1, "pg2", version=2))),
+    "synchronous": synchronous(),
+    "contested": contested(),
+    "joint": contested(sync(2, "pg2", "pg3"), sync(1, "pg2", version=2)),
 }
 
 
@@ -161,7 +187,7 @@ def test_no_walk_breaks_a_promise(start, choices):
 def test_random_walks_get_everywhere_and_break_no_promise():
     applied_kinds = set()
     for seed in range(1600):
-        present, tape = state(), Tape(Random(seed).randbytes(600))
+        present, tape = (state(), synchronous())[seed % 2], Tape(Random(seed).randbytes(600))
         while tape.left > 0:
             command = next_command(present, tape)
             applied = apply(present, command)
@@ -203,6 +229,7 @@ def test_r13_a_new_member_does_not_bring_its_own_incarnation():
     [
         (Announce(member("pg2", raft="10.0.0.1:7400")), "member.address_taken"),
         (Announce(replace(member("pg2"), name="")), "member.nameless"),
+        (Announce(replace(member("pg5"), name="PG2")), "member.name_taken"),
         (Announce(member("pg2", NodeRole.WITNESS)), "member.role"),
         (Announce(member("pg4")), "member.removed"),
     ],
@@ -218,6 +245,15 @@ def test_a_member_leaves_for_good():
     assert (after.removed, after.appointment.holders) == ({"pg3"}, {"pg1"})
     assert refused(after, Announce(member("pg3"))) == "member.removed"
     assert refused(after, RemoveMember("pg3")) == "member.unknown"
+
+
+def test_r13_a_synchronous_standby_leaves_when_no_set_names_it_any_more():
+    leaving = done(synchronous(), RemoveMember("pg2"))
+    assert leaving.members["pg2"].leaving
+    assert done(leaving, Announce(member("pg2"))).members["pg2"].leaving
+    joint = done(leaving, ChangeSync(4, 2, SyncSet(1, frozenset({"pg3"}))))
+    assert refused(joint, RemoveMember("pg2")) == "member.synchronous"
+    assert set(done(done(joint, FinaliseSync(4, 2)), RemoveMember("pg2")).members) == {"pg1", "pg3"}
 
 
 def test_the_vote_of_a_removed_member_counts_no_more():
@@ -236,7 +272,7 @@ LEARNERS = with_members(state(), *(member(name, NodeRole.LEARNER) for name in ("
         (state(), "pg9", "member.unknown"),
         (state(), "pg1", "member.last_primary"),
         (vacant(), "pg1", "member.last_primary"),
-        (state(sync=(sync(1, "pg2"),)), "pg2", "member.synchronous"),
+        (done(synchronous(), RemoveMember("pg2")), "pg2", "member.synchronous"),
         (
             done(state(), StartOperation("op1", OperationKind.SWITCHOVER, "anna", "", "pg2", 4, AT)),
             "pg2",
@@ -553,3 +589,22 @@ def test_a_configuration_is_replaced_by_version():
     assert (after.config.version, after.config.document) == (2, {"ttl": "9s"})
     assert refused(after, SetConfig(1, {"ttl": "8s"})) == "config.version"
     assert refused(after, SetConfig(2, {"tttl": "8s"})) == "config.invalid"
+
+
+def zoned(**zones):
+    return {**state().members, **{name: member(name, tags={"zone": zone}) for name, zone in zones.items()}}
+
+
+def test_a_zone_that_the_configuration_does_not_name_is_refused_wherever_it_is_said():
+    """Misspelt it would pass for a place that nothing else shares."""
+    two = done(state(members=zoned(pg1="east", pg2="west")), SetConfig(1, {"zones": ["east", "west"]}))
+    refusal = apply(two, Announce(member("pg3", tags={"zone": "wst"}))).refused
+    assert refusal.startswith(
+        "member.zone: zone 'wst' of pg3 is none of the configuration's zones: east, west; did you"
+    )
+    assert done(two, Announce(member("pg3", tags={"zone": "west"}))).members["pg3"].tags == {"zone": "west"}
+    assert apply(two, Announce(member("pg3"))).refused is None
+    assert "zone 'west' of pg2" in apply(two, SetConfig(2, {"zones": ["east"]})).refused
+    assert apply(two, SetConfig(2, {})).refused is None, "without the setting they are what members say"
+    for strange in ("east", ["a b"], [1], {"east": 1}):
+        assert refused(two, SetConfig(2, {"zones": strange})) == "config.invalid"

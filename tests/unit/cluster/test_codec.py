@@ -161,7 +161,7 @@ def test_a_field_that_is_unknown_is_found_wherever_it_is():
     whole["body"]["member"]["colour"] = "blue"
     ballots = [{"election": 5, "node": "pg2", "incarnation": "", "position": {"timeline": 1, "lsn": 1}} for _ in "ab"]
     ballots[1]["position"]["page"] = 7
-    appoint = {"election": 5, "node": "pg2", "votes": ballots, "timeline": 3, "reason": "", "at": ""}
+    appoint = {"election": 5, "node": "pg2", "votes": ballots, "timeline": 3, "wanted": {}, "reason": "", "at": ""}
 
     assert decode_command(json.dumps(whole).encode()) == Newer("command Announce with a field 'colour'", FORMAT)
     raw = json.dumps({"format": 1, "type": "Appoint", "body": appoint}).encode()

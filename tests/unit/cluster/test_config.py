@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from appliance.cluster.config import KNOWN_KEYS, ConfigError, Policy, duration_s, read_policy, size_bytes
+from appliance.cluster.config import KNOWN_KEYS, ConfigError, Policy, duration_s, merged, read_policy, size_bytes
 
 
 def test_the_documented_defaults():
@@ -19,7 +19,32 @@ def test_the_documented_defaults():
     assert policy.clock_drift == 0.01
     assert policy.primary_start_timeout_s == 60
     assert policy.maximum_lag_on_failover_bytes == 1 << 20
-    assert (policy.synchronous_mode, policy.fencing) == ("off", "lease")
+    assert (policy.synchronous_mode, policy.synchronous_node_count, policy.fencing) == ("quorum", 1, "quorum")
+    assert (policy.synchronous_mode_strict, policy.maximum_lag_on_syncnode_bytes) == (False, None)
+
+
+def test_without_standbys_that_confirm_votes_fence_nobody():
+    assert read_policy({"synchronous_mode": "off"}).fencing == "lease"
+    assert read_policy({"failover": {"fencing": "lease"}}).fencing == "lease"
+    with pytest.raises(ConfigError, match=r"failover\.fencing: votes fence nobody"):
+        read_policy({"synchronous_mode": "off", "failover": {"fencing": "quorum"}})
+
+
+def test_a_primary_has_less_time_to_stop_where_an_immediate_stop_loses_nothing():
+    assert read_policy({}).primary_stop_timeout_s == 5
+    assert read_policy({"synchronous_mode": "off"}).primary_stop_timeout_s == 60
+    assert read_policy({"synchronous_mode": "off", "primary_stop_timeout": "3s"}).primary_stop_timeout_s == 3
+
+
+def test_synchronous_settings_are_read_as_patroni_has_them():
+    policy = read_policy(
+        {"synchronous_mode": True, "synchronous_mode_strict": True, "synchronous_node_count": 2}
+        | {"maximum_lag_on_syncnode": "1MB"}
+    )
+
+    assert (policy.synchronous_mode, policy.synchronous_mode_strict) == ("on", True)
+    assert (policy.synchronous_node_count, policy.maximum_lag_on_syncnode_bytes) == (2, 1 << 20)
+    assert read_policy({"maximum_lag_on_syncnode": -1}).maximum_lag_on_syncnode_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -79,10 +104,13 @@ def test_sizes(written, number):
         ({"maximum_lag_on_failover": float("inf")}, "maximum_lag_on_failover: inf is not a number"),
         ({"clock_drift": "50%"}, "clock_drift: '50%' is more than clocks may differ; write less than 50%"),
         ({"clock_drift": "1s"}, "clock_drift: unit 's'"),
-        ({"synchronous_mode": "quorum"}, "synchronous_mode: 'quorum' is not available yet"),
-        ({"synchronous_mode": True}, "synchronous_mode: 'on' is not available yet"),
+        ({"synchronous_node_count": 0}, "synchronous_node_count: 0 is no number of standbys; write 1 to 8"),
+        ({"synchronous_node_count": True}, "synchronous_node_count: True is no number of standbys"),
+        ({"synchronous_node_count": "2"}, "synchronous_node_count: '2' is no number of standbys"),
+        ({"synchronous_mode_strict": 1}, "synchronous_mode_strict: 1 is neither true nor false"),
+        ({"maximum_lag_on_syncnode": -2}, "maximum_lag_on_syncnode: -2 is negative or too large"),
         ({"synchronous_mode": "maybe"}, "synchronous_mode: 'maybe' is not one of off, on, quorum"),
-        ({"failover": {"fencing": "quorum"}}, "failover.fencing: 'quorum' is not one of lease"),
+        ({"failover": {"fencing": "maybe"}}, "failover.fencing: 'maybe' is not one of quorum, lease"),
         ({"failover": "lease"}, "failover: expected settings below it, got 'lease'"),
         ({"postgresql": None}, "postgresql: expected settings below it"),
         ({"postgresql": {"use_pg_rewind": "yes"}}, "postgresql.use_pg_rewind: 'yes' is neither true nor false"),
@@ -172,6 +200,41 @@ def test_the_ttl_that_the_error_names_is_accepted_though_the_renew_interval_grow
     assert read_policy({"ttl": "4.84s"})
 
 
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [
+        ({"ttl": "9s"}, {"ttl": "9s", "failover": {"fencing": "lease"}}),
+        ({"ttl": None, "loop_wait": None}, {"failover": {"fencing": "lease"}}),
+        ({"failover": {"fencing": None}}, {"ttl": "6s"}),
+        ({"failover": None}, {"ttl": "6s"}),
+        ({"failover": {"x": 1}}, {"ttl": "6s", "failover": {"fencing": "lease", "x": 1}}),
+        ({"ttl": {"x": {"y": 1}}}, {"ttl": {"x": {"y": 1}}, "failover": {"fencing": "lease"}}),
+    ],
+)
+def test_a_patch_says_what_changes_and_null_is_the_default(patch, expected):
+    document = {"ttl": "6s", "failover": {"fencing": "lease"}}
+    assert merged(document, patch) == expected
+    assert document == {"ttl": "6s", "failover": {"fencing": "lease"}}
+
+
+@pytest.mark.parametrize("value", ["local", "off", False, "remote_write", "LOCAL"])
+def test_a_default_by_which_every_commit_opts_out_is_refused_in_synchronous_mode(value):
+    document = {"postgresql": {"parameters": {"Synchronous_Commit": value}}}
+    with pytest.raises(ConfigError, match=r"synchronous_commit: with '.*' no commit waits until a standby has it"):
+        read_policy(document)
+    assert read_policy({**document, "synchronous_mode": "off"}).parameters
+
+
+@pytest.mark.parametrize("value", ["on", True, "remote_apply", "ON"])
+def test_what_waits_for_the_standbys_disk_may_be_the_default(value):
+    assert read_policy({"postgresql": {"parameters": {"synchronous_commit": value}}}).synchronous_mode == "quorum"
+
+
+def test_strict_and_off_contradict_each_other():
+    with pytest.raises(ConfigError, match=r"synchronous_mode_strict: commits that wait for nobody"):
+        read_policy({"synchronous_mode": "off", "synchronous_mode_strict": True})
+
+
 def accepted(document):
     try:
         return read_policy(document)
@@ -179,8 +242,21 @@ def accepted(document):
         return None
 
 
-seconds = st.floats(0.05, 60, allow_nan=False)
-drifts = st.floats(0, 0.49, allow_nan=False)
+@st.composite
+def timings(draw):
+    """Around what is accepted, on both sides of each inequality: of numbers drawn alone hardly any fit together."""
+    renew_s = draw(st.floats(0.05, 5))
+    failure_s = 4 * renew_s * draw(st.floats(0.95, 4))
+    drift = draw(st.floats(0, 0.2))
+    ttl_s = (renew_s + 2.5) / 0.6 * draw(st.floats(0.95, 5))
+    margin_s = (0.4 - drift) * ttl_s * draw(st.floats(0.05, 1.05))
+    return {
+        "ttl": ttl_s,
+        "failure_timeout": max(failure_s, draw(st.floats(0.45, 1))),
+        "loop_wait": draw(st.floats(0.05, 60)),
+        "guard_margin": margin_s,
+        "clock_drift": drift,
+    } | draw(st.sampled_from([{}, {"renew_interval": renew_s}]))
 
 
 @settings(max_examples=300, deadline=None)
@@ -202,13 +278,7 @@ def test_r3_r4_guard_then_lease_then_deposition_whatever_the_clocks_do(ttl, guar
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    document=st.fixed_dictionaries(
-        {},
-        optional=dict.fromkeys(("ttl", "failure_timeout", "loop_wait", "renew_interval", "guard_margin"), seconds)
-        | {"clock_drift": drifts},
-    )
-)
+@given(document=timings())
 def test_what_is_accepted_keeps_every_documented_inequality(document):
     policy = accepted(document)
     assume(policy is not None)

@@ -6,7 +6,7 @@ import pytest
 
 from appliance.cluster.apply import apply
 from appliance.cluster.commands import AdvanceOperation, StartOperation
-from appliance.cluster.state import OPERATIONS_LIMIT, LeaseStatus, NodeRole, OperationKind, Phase
+from appliance.cluster.state import OPERATIONS_LIMIT, AcceptedLoss, NodeRole, OperationKind, Phase, Position
 
 from .building import AT, LSN, appoint, member, state, vacant, vote, with_members
 
@@ -97,11 +97,13 @@ def test_a_switchover_shows_as_such_in_the_history():
     assert apply(moving, appoint("pg1", vote("pg1"))).state.history[-1].change == "reappointed"
 
 
-def test_r10_accepted_loss_is_for_the_named_target_and_for_a_vacant_lease_only():
-    lossy = started(replace(FAILOVER, allow_data_loss=True), vacant())
-    ballot = (vote("pg2", 0), vote("pg3"))
-
-    assert apply(lossy, appoint("pg2", *ballot)).refused is None
-    assert code(started(FAILOVER, vacant()), appoint("pg2", *ballot)) == "candidate.behind"
-    assert code(lossy, appoint("pg1", vote("pg1", 0), vote("pg3", LSN))) == "candidate.behind"
-    assert code(replace(lossy, lease=LeaseStatus.HELD), appoint("pg2", *ballot)) == "lease.held"
+@pytest.mark.parametrize(
+    "command",
+    [
+        replace(FAILOVER, allow_data_loss=True),
+        replace(FAILOVER, accepted=AcceptedLoss(Position(2, LSN), Position(2, LSN))),
+        replace(SWITCHOVER, allow_data_loss=True, accepted=AcceptedLoss(Position(2, LSN), Position(2, LSN))),
+    ],
+)
+def test_a_loss_is_accepted_by_the_positions_that_were_shown_and_for_a_failover_only(command):
+    assert code(state(), command) == "loss.unconfirmed"
