@@ -9,6 +9,8 @@ from appliance.cluster.commands import Command
 class StopMode(StrEnum):
     FAST = "fast"
     IMMEDIATE = "immediate"
+    KILL = "kill"
+    """immediate, and a moment later whatever is left: a postmaster that is stuck passes nothing on"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,10 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """In the background; `operation` is remembered when it has returned."""
+    """In the background; what it is for is remembered when it has returned."""
 
     operation: str = ""
+    sync_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,28 @@ class DropSlots:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowSync:
+    """Ask on a new connection whether this synchronous version is loaded (R8)."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkWal:
+    """Write a record, flush it here without waiting for a standby, and remember where WAL ends then (R8)."""
+
+    version: int
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndSenders:
+    """End the walsenders of these members; who comes again has one with the present settings (R8)."""
+
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ApplySettings:
     """Render the configuration and reload."""
 
@@ -168,6 +193,9 @@ Action = (
     | ForgetIncarnation
     | CreateSlots
     | DropSlots
+    | ShowSync
+    | MarkWal
+    | EndSenders
     | ApplySettings
 )
 

@@ -9,8 +9,10 @@ from dataclasses import replace
 
 from appliance.cluster.commands import Announce, Promoted, Rebuilt
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole, Position, Vote
-from appliance.ha import fences, recovered, standby, start
+from appliance.cluster.names import slot_name
+from appliance.cluster.state import ClusterState, LeaseStatus, Member, NodeRole, Position, Vote
+from appliance.cluster.zones import unknown_zone
+from appliance.ha import failsafe, fences, gate, recovered, standby, start, storage, sync
 from appliance.ha.actions import (
     ApplySettings,
     Checkpoint,
@@ -26,7 +28,7 @@ from appliance.ha.actions import (
     StopPostgres,
 )
 from appliance.ha.facts import (
-    awaits_recovery,
+    behind,
     holds_lease,
     may_resume,
     me,
@@ -73,11 +75,19 @@ def announce(state: ClusterState, seen: Observation, policy: Policy) -> Decision
     known, mine = state.members.get(seen.me.name), seen.me
     if seen.contact_s is None:
         return None
-    if known is not None and known == replace(mine, incarnation=known.incarnation, rebuilding=known.rebuilding):
+    if known is not None and known == _as_known(mine, known):
         return None
     if known is not None and (known.role is NodeRole.WITNESS) is not (mine.role is NodeRole.WITNESS):
         return Decision(f"the cluster knows {mine.name} with role {known.role}, its node.yml says {mine.role}")
+    if (problem := unknown_zone(state, mine)) is not None:
+        # a member goes on as it is known; its report says what is wrong
+        return Decision(problem) if known is None else None
     return Decision(f"announce {mine.name} at {mine.postgres or mine.raft}", (Propose(Announce(mine)),))
+
+
+def _as_known(mine: Member, known: Member) -> Member:
+    """With what is not the node's to say (R13)."""
+    return replace(mine, incarnation=known.incarnation, rebuilding=known.rebuilding, leaving=known.leaving)
 
 
 def pledge(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
@@ -91,7 +101,8 @@ def pledge(state: ClusterState, seen: Observation, policy: Policy) -> Decision |
 
 
 def promote(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
-    """R5, R14: open last: with the lease of its own appointment, the winning vote's WAL, on the given timeline."""
+    """R5, R14: open last: with the lease and the synchronous set of its own appointment, the winning vote's WAL, on the
+    given timeline; with a closed gate where R5a asks for it."""
     held, instance = may_resume(state, seen), seen.instance
     if held is None or held.opened or instance is None or not instance.in_recovery:
         return None
@@ -101,6 +112,8 @@ def promote(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
         return fences.let_go(held, f"was promoted to timeline {held.timeline} before, and came back as a standby")
     if not holds_lease(state, seen, policy):
         return Decision(f"appointed in epoch {held.epoch}: waits for the lease")
+    if instance.sync_version != state.sync_now.version or instance.admits is not gate.admits(state, seen):
+        return Decision(f"appointed in epoch {held.epoch}: load its synchronous set", (ApplySettings(),))
     if (instance.timeline, instance.lsn) < (held.start.timeline, held.start.lsn):
         return Decision(f"appointed in epoch {held.epoch}: waits for the WAL of its own vote")
     if seen.promoting_s is not None and seen.promoting_s < _PROMOTE_AGAIN_S:
@@ -120,7 +133,7 @@ def record_promotion(state: ClusterState, seen: Observation, policy: Policy) -> 
     if left is None:
         return Decision(f"reads the history of timeline {held.timeline}")
     slots = _missing_slots(state, seen)
-    command = Promoted(held.epoch, seen.me.name, held.timeline, left.timeline, left.lsn)
+    command = Promoted(held.epoch, seen.me.name, held.timeline, left.timeline, left.lsn, seen.wall_time)
     actions = (*((CreateSlots(slots),) if slots else ()), Propose(command))
     return Decision(f"opened on timeline {held.timeline}", actions)
 
@@ -189,15 +202,20 @@ RULES: tuple[Rule, ...] = (
     recovered.stop_strange,
     fences.fence_newer_epoch,
     fences.fence_without_lease,
+    storage.give_up_stalled,
     recovered.begin_notes,
     fences.give_back_after_fence,
+    fences.crashed,
+    fences.without_watchdog,
     fences.hand_over,
+    storage.await_disk,
     finish_job,
     retire,
     recovered.mark_kept,
     announce,
     start.initialise,
     pledge,
+    storage.pass_on,
     promote,
     record_promotion,
     fences.give_up,
@@ -209,33 +227,28 @@ RULES: tuple[Rule, ...] = (
     start.start_standby,
     standby.follow,
     standby.left_behind,
+    storage.refuse_writes,
+    gate.admit,
     settings,
     keep_slots,
     drop_slots,
     checkpoint_after_promotion,
+    sync.settle_sync,
     discard_replaced,
+    gate.await_confirmation,
 )
 
 
 def decide(state: ClusterState, seen: Observation, policy: Policy) -> Decision:
-    """The first rule that answers. Never acts on a state older than what this node has obeyed (R5)."""
-    if (waiting := _behind(state, seen)) is not None:
+    """The first rule that answers. Never acts on a state older than what this node has obeyed (R5), nor on a disk that
+    hangs."""
+    if (waiting := behind(state, seen)) is not None:
         return Decision(waiting, rule="wait_for_log")
     for rule in RULES:
         decision = rule(state, seen, policy)
         if decision is not None:
-            return replace(decision, rule=rule.__name__)
+            return storage.put_off(replace(decision, rule=rule.__name__), seen)
     return Decision(_at_rest(state, seen), rule="at_rest")
-
-
-def _behind(state: ClusterState, seen: Observation) -> str | None:
-    """Why this state is too old to act on, or None. R13a: an epoch of another history says nothing about that."""
-    if awaits_recovery(state, seen):
-        return f"waits for the log: it holds recovery {seen.log_incarnation}"
-    if state.initialised and seen.notes.recovery != state.recovery.number:
-        return None
-    epoch = state.appointment.epoch if state.appointment is not None else 0
-    return f"waits for the log: it has obeyed epoch {seen.notes.epoch}" if epoch < seen.notes.epoch else None
 
 
 def _at_rest(state: ClusterState, seen: Observation) -> str:
@@ -246,7 +259,9 @@ def _at_rest(state: ClusterState, seen: Observation) -> str:
     if seen.instance is None:
         return "waits for PostgreSQL to answer" if seen.postmaster else start.why_stopped(seen)
     if not seen.instance.in_recovery:
-        return f"primary of epoch {state.appointment.epoch}" if state.appointment else "primary"
+        return (
+            f"primary of epoch {state.appointment.epoch}{failsafe.in_words(seen)}" if state.appointment else "primary"
+        )
     source = standby.upstream(state, seen.me.name, seen.notes.pledge)
     return f"standby of {source}" if seen.instance.upstream else "standby without a source"
 
@@ -263,7 +278,7 @@ def cast_vote(state: ClusterState, seen: Observation) -> Vote | None:
         return None
     if seen.notes.pledge != election.number or instance.receiver_running or instance.upstream:
         return None
-    if instance.replayed_lsn < instance.received_lsn or not instance.replay_waits:
+    if instance.replayed_lsn < instance.received_lsn or not instance.replay_waits or seen.promised_left_s > 0:
         return None
     position = Position(instance.timeline, instance.lsn)
     return Vote(election.number, seen.me.name, seen.directory.incarnation, position)
@@ -275,12 +290,6 @@ def wants_lease(state: ClusterState, seen: Observation) -> int | None:
     if held is None or state.lease is not LeaseStatus.HELD or strange(state, seen) is not None:
         return None
     return held.epoch
-
-
-def slot_name(name: str) -> str:
-    """A member's physical slot: its name in the letters that PostgreSQL allows, 63 at most."""
-    kept = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lower())
-    return f"appliance_{kept}"[:63]
 
 
 def _missing_slots(state: ClusterState, seen: Observation) -> tuple[str, ...]:

@@ -53,6 +53,20 @@ def awaits_recovery(state: ClusterState, seen: Observation) -> bool:
     return seen.log_incarnation > state.recovery.number
 
 
+def behind(state: ClusterState, seen: Observation) -> str | None:
+    """Why this state is too old to act on, or None. R13a: an epoch of another history says nothing about that."""
+    if awaits_recovery(state, seen):
+        return f"waits for the log: it holds recovery {seen.log_incarnation}"
+    if state.initialised and seen.notes.recovery != state.recovery.number:
+        return None
+    epoch = state.appointment.epoch if state.appointment is not None else 0
+    if epoch < seen.notes.epoch:
+        return f"waits for the log: it has obeyed epoch {seen.notes.epoch}"
+    if state.sync_now.version < seen.notes.sync_version:
+        return f"waits for the log: it has loaded synchronous set {seen.notes.sync_version}"
+    return None
+
+
 def same_cluster(state: ClusterState, seen: Observation) -> bool:
     """Whether the data directory is of this system, and of its present history (R13a)."""
     directory = seen.directory
@@ -85,8 +99,12 @@ def wal_standing(state: ClusterState, seen: Observation) -> Standing:
     directory, instance, held = seen.directory, seen.instance, state.appointment
     if instance is not None:
         return standing(state, instance.timeline, instance.lsn)
-    if not directory.was_primary:
-        return standing(state, directory.timeline, directory.checkpoint_lsn)
+    if not directory.was_primary or (directory.standby_signal and not directory.shut_down):
+        # It is, or was about to be, in recovery as a standby, which tells in the end. Until then what the control file
+        # has is the least: a primary's that crashed and began as a standby, a copy of a primary that never ran, or a
+        # standby that gives no answer just now. A rewound one answers nobody before it has the WAL that its pages come
+        # from; where history left that out, it never will.
+        return standing(state, directory.timeline, least_lsn(seen))
     if directory.shut_down:
         # The shutdown checkpoint is the last record: the switch must lie behind its start.
         return standing(state, directory.timeline, directory.checkpoint_lsn + 1)
@@ -94,6 +112,11 @@ def wal_standing(state: ClusterState, seen: Observation) -> Standing:
         return Standing.UNKNOWN
     # A crashed primary: nobody knows where its WAL ends before recovery has run.
     return Standing.SAME if directory.timeline == held.timeline else Standing.DIVERGED
+
+
+def least_lsn(seen: Observation) -> int:
+    """How far, at the least, what is on this disk reaches, by the control file."""
+    return max(seen.directory.checkpoint_lsn, seen.directory.min_recovery_lsn)
 
 
 def needs_rebuild(state: ClusterState, seen: Observation) -> str | None:
@@ -120,7 +143,7 @@ def diverged(state: ClusterState, seen: Observation) -> str:
     """What this node has that history does not, with both positions (R12)."""
     held, instance, directory = state.appointment, seen.instance, seen.directory
     assert held is not None
-    timeline, lsn = (directory.timeline, directory.checkpoint_lsn)
+    timeline, lsn = directory.timeline, least_lsn(seen)
     if instance is not None:
         timeline, lsn = instance.timeline, instance.lsn
     step = switch_point(state.timelines, held.timeline, timeline)

@@ -8,6 +8,9 @@ from appliance.ha.facts import appointed, is_writable, may_resume, wait_after_fa
 from appliance.ha.seen import Observation
 from appliance.ha.start import cannot_be_primary, clean_end
 
+_TAKEN_WAIT_S = 1.0
+"""A standby that streams has the last record of a PostgreSQL that is shut down long before."""
+
 
 def fence_newer_epoch(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
     """R5: a primary whose epoch is over stops at once.
@@ -43,27 +46,58 @@ def fence_without_lease(state: ClusterState, seen: Observation, policy: Policy) 
     if lease is not None and lease.epoch == held.epoch and lease.left_s > enough_s:
         return None
     left = f"{lease.left_s:.1f} s of lease left" if lease is not None else "no lease"
-    actions = (NoteFenced(held.epoch), StopPostgres(StopMode.IMMEDIATE))
+    # in this order: a disk that takes no note must not keep PostgreSQL running
+    actions = (StopPostgres(StopMode.IMMEDIATE), NoteFenced(held.epoch))
     return Decision(f"primary with {left}: renewals have stopped", actions)
 
 
 def give_back_after_fence(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
     """R4: an epoch in which this node was fenced is given back, never resumed; without a quorum, reads go on first."""
     held = appointed(state, seen)
-    if held is None or state.lease is not LeaseStatus.HELD or held.epoch > seen.notes.fenced_epoch:
+    if (
+        held is None
+        or state.lease not in {LeaseStatus.HELD, LeaseStatus.CONTESTED}
+        or held.epoch > seen.notes.fenced_epoch
+    ):
         return None
     if seen.contact_s is None or seen.contact_s > policy.failure_timeout_s:
         return None
     if is_writable(seen) or seen.stopping_s is not None:
         return None
     reason = f"{seen.me.name} stopped being primary in epoch {held.epoch}"
-    return Decision(reason, (Propose(Release(held.epoch, seen.me.name, reason, clean_end(state, seen))),))
+    release = Release(held.epoch, seen.me.name, reason, clean_end(state, seen))
+    return Decision(reason, (NoteFenced(held.epoch), Propose(release)))
+
+
+def crashed(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R11: where standbys have every commit, a primary whose PostgreSQL has died gives its epoch up at once.
+
+    One without them comes back where it was: nobody else could be appointed.
+    """
+    held = may_resume(state, seen)
+    if held is None or not held.opened or seen.postmaster is not None or seen.contact_s is None:
+        return None
+    if not state.synchronous or state.sync_now.wanted.k == 0 or state.running_operation() is not None:
+        return None
+    return let_go(held, f"PostgreSQL ended on {held.node}")
+
+
+def without_watchdog(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R4: where a watchdog is required, nobody opens without one. Who is open already goes on and says so."""
+    held, watchdog = may_resume(state, seen), seen.watchdog
+    if held is None or watchdog is None or not watchdog.keeps_from_promotion or seen.contact_s is None:
+        return None
+    stands_by = seen.instance is not None and seen.instance.in_recovery and seen.promoting_s is None
+    if seen.postmaster is not None and not stands_by:
+        return None
+    return let_go(held, f"{held.node} must not be primary: its watchdog is required and {watchdog.problem}")
 
 
 def hand_over(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
     """The source of a switchover stops fast, so that every standby gets its last record, then gives its lease back.
 
-    The lease is kept until PostgreSQL is down: nobody else may open before (R10).
+    The lease is kept until PostgreSQL is down: nobody else may open before (R10). Not every standby is waited for: one
+    whose WAL receiver hangs would hold the stop up for wal_sender_timeout.
     """
     operation, held = state.running_operation(), appointed(state, seen)
     if operation is None or held is None or state.lease is not LeaseStatus.HELD:
@@ -85,7 +119,10 @@ def hand_over(state: ClusterState, seen: Observation, policy: Policy) -> Decisio
     if seen.stopping_s is None:
         return Decision(f"{name}: stop for {operation.target or 'the best standby'}", (StopPostgres(StopMode.FAST),))
     if seen.stopping_s > policy.primary_stop_timeout_s:
-        return Decision(f"{name}: not stopped after {seen.stopping_s:.0f} s", (StopPostgres(StopMode.IMMEDIATE),))
+        return Decision(f"{name}: not stopped after {seen.stopping_s:.0f} s", (StopPostgres(StopMode.KILL),))
+    if seen.shut_down_s is not None and seen.shut_down_s > _TAKEN_WAIT_S and not policy.archives:
+        reason = f"{name}: shut down for {seen.shut_down_s:.1f} s, and a standby does not take the last record"
+        return Decision(reason, (StopPostgres(StopMode.IMMEDIATE),))
     return Decision(f"{name}: stopping for {seen.stopping_s:.1f} s")
 
 
@@ -101,7 +138,7 @@ def give_up(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
         return None
     reason = problem or f"PostgreSQL has not answered for {seen.answer_age_s:.0f} s"
     if seen.postmaster is not None:
-        return Decision(f"{reason}: stop", (NoteFenced(held.epoch), StopPostgres(StopMode.IMMEDIATE)))
+        return Decision(f"{reason}: stop", (StopPostgres(StopMode.IMMEDIATE), NoteFenced(held.epoch)))
     return let_go(held, reason)
 
 

@@ -54,7 +54,7 @@ def refuse_strange(state: ClusterState, seen: Observation, policy: Policy) -> De
 def _end(state: ClusterState, seen: Observation, reason: str, policy: Policy) -> Decision:
     if not is_writable(seen):
         return stop_for(seen, reason, policy)
-    held, actions = may_resume(state, seen), list[Action]()
+    held, actions = may_resume(state, seen), list[Action]([StopPostgres(StopMode.IMMEDIATE)])
     if held is not None:
         actions.append(NoteFenced(held.epoch))
-    return Decision(f"{reason}: stop", (*actions, StopPostgres(StopMode.IMMEDIATE)))
+    return Decision(f"{reason}: stop", tuple(actions))

@@ -31,6 +31,8 @@ class DirectorySeen:
     was_primary: bool = False
     """the control file was last written by a primary"""
     checkpoint_lsn: int = 0
+    min_recovery_lsn: int = 0
+    """a standby's, or a copy's that is not consistent yet: its pages may need the WAL up to here"""
     standby_signal: bool = False
     """it starts, or runs, as a standby"""
     incarnation: str = ""
@@ -40,6 +42,35 @@ class DirectorySeen:
     """why it cannot be used: another major version, unreadable"""
     stray_pid: int = 0
     """a postmaster that runs in it without a guard: nobody could fence it (R4); 0 for none"""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderSeen:
+    """A walsender of this PostgreSQL that serves a member."""
+
+    member: str
+    flushed_lsn: int
+    """what the member has said that it has on disk"""
+    streaming: bool
+    """it has caught up once"""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncProgress:
+    """How far the newest synchronous set has been followed on its way into force (R8); begins anew with the node
+    process."""
+
+    version: int = 0
+    """a new connection has shown that this one is loaded"""
+    checkpointed: bool = False
+    """a checkpoint that was asked for after that has ended"""
+    first_lsn: int | None = None
+    """end of WAL that was written after that"""
+    second_lsn: int | None = None
+    """end of WAL when every walsender had acknowledged the first"""
+
+
+NO_PROGRESS = SyncProgress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +98,13 @@ class InstanceSeen:
     """idle slots whose WAL is gone: PostgreSQL 18 refuses a standby that names one"""
     oldest_lsn: int = 0
     """a primary with an idle slot: where the WAL on its disk begins; 0: not looked at"""
+    senders: tuple[SenderSeen, ...] = ()
+    sync_version: int = 0
+    """of the synchronous set that it has loaded; 0: that of a PostgreSQL which is not to be primary"""
+    refuses_writes: bool = False
+    """it has loaded that transactions are read-only unless they ask for more: the disk is about to be full"""
+    admits: bool = True
+    """it has loaded that applications are let in (R5a)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +153,30 @@ class JobSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceSeen:
+    """A directory that PostgreSQL writes to, as the probe of it says."""
+
+    stalled_s: float = 0.0
+    """since the first write began that has not succeeded yet; 0: the last one did, or none is tried"""
+    error: str = ""
+    """of the last one that ended, in words"""
+    free_bytes: int | None = None
+    """what PostgreSQL's user may still write; None: not known"""
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSeen:
+    """What this node's PostgreSQL lives on."""
+
+    data: PlaceSeen
+    wal: PlaceSeen | None = None
+    """None: in the file system of the data directory"""
+    door_stalled_s: float = 0.0
+    """since the first connection began that the postmaster has not taken up yet"""
+
+
+@dataclass(frozen=True, slots=True)
 class Notes:
     """What this node must not forget over a restart; on disk, outside the data directory."""
 
@@ -130,6 +192,29 @@ class Notes:
     """in a row, without having touched the directory"""
     recovery: int = 0
     """number of the recovery after which they began (R13a): those of another one are not believed"""
+    sync_version: int = 0
+    """highest version of a synchronous set that it let PostgreSQL load: a lower one is never loaded again (R8, T8)"""
+    promised_epoch: int = 0
+    """highest epoch to whose primary it promised not to vote (R16)"""
+    promised_s: float = 0.0
+    """for how long, counted from the last promise, or from the start of its process if that came later"""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogSeen:
+    """The device that resets the host when its guard cannot end PostgreSQL in time (R4)."""
+
+    device: str
+    required: bool
+    """without it this node is not made primary"""
+    armed_s: int | None = None
+    """its timeout; None: it does not run"""
+    problem: str = ""
+    """why it could not be armed, or is not fed; empty: nothing is known to stand in the way"""
+
+    @property
+    def keeps_from_promotion(self) -> bool:
+        return self.required and bool(self.problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +241,8 @@ class Observation:
     """since PostgreSQL last answered a look, or since the node process began, or since the cluster has data"""
     stopping_s: float | None = None
     """since a stop was signalled; None when none is under way"""
+    shut_down_s: float | None = None
+    """since all of its WAL is written, by its control file, and the postmaster waits only for others to take it"""
     promoting_s: float | None = None
     """since a promotion was signalled"""
     wall_time: str = ""
@@ -171,12 +258,30 @@ class Observation:
     """the last one, when it failed"""
     replaced_kept_s: float | None = None
     """how long the directory that a clone replaced has been kept; None: there is none (R12)"""
+    told_upstream: str | None = None
+    """host:port that PostgreSQL was last told to take WAL from, empty for none; None: not in this process's life"""
     settings_changed: bool = False
     """the configuration's rendering differs from the files that PostgreSQL reads"""
     source_oldest_lsn: int = 0
     """where the WAL of the open primary begins, as it reported; 0: it did not say"""
+    sync: SyncProgress = NO_PROGRESS
+    admitted: bool = True
+    """whether PostgreSQL, when it last answered, let applications in"""
+    opened_lsn: int | None = None
+    """end of WAL at the first look at which this postmaster was a primary: all that nobody waited for ends there (R5a);
+    None: it is none"""
     log_incarnation: int = 0
     """of the group that this replica belongs to: the state is to hold the recovery of this number (R13a)"""
+    watchdog: WatchdogSeen | None = None
+    """None: none is asked for"""
+    storage: StorageSeen | None = None
+    """None: not known yet, or a witness"""
+    successors: frozenset[str] = frozenset()
+    """the members that could take over from this node as primary now, by their reports"""
+    promised_left_s: float = 0.0
+    """how long this node does not vote, because it promised so (R16)"""
+    vouched_by: frozenset[str] | None = None
+    """by whose promises this node's lease was renewed the last time (R16); None: by the raft leader"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +332,44 @@ class Report:
     """a primary that a member does not stream from: where the WAL on its disk begins"""
     certificate: CertificateSeen | None = None
     """None without TLS"""
+    senders: tuple[SenderSeen, ...] = ()
+    """of a primary"""
+    wants_rebuild: bool = False
+    """its data directory has to be made anew: it leaves the synchronous set first (R13)"""
+    storage: StorageSeen | None = None
+    objection: str = ""
+    """what of its node.yml the cluster does not take, in words: it goes on as it was known"""
     format: int = 0
     """the highest format of log and state that it knows; 0: it is from before there were any"""
+    watchdog: WatchdogSeen | None = None
+    """None: none is asked for"""
+    ending: bool = False
+    """the node is about to end with its PostgreSQL: nobody is to wait for it, and it does not become primary"""
+    restarting: bool = False
+    """the node process was told to end and leaves PostgreSQL to the next one, which comes as a rule"""
+    gate: str = ""
+    """what a primary waits for before it lets applications in, in words; empty: it does, or is none (R5a)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """What a host's clocks said when a message left it."""
+
+    boot_s: float
+    """CLOCK_BOOTTIME"""
+    wall_s: float
+    """since 1970"""
+    boot: str
+    """which boot of the host it counts from"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSeen:
+    """A member's clocks against those of the members together (appliance/ha/clocks.py)."""
+
+    wall_ahead_s: float
+    drift: float | None = None
+    """how much faster it runs, as a share of one; None: not known yet"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +377,8 @@ class ReportSeen:
     report: Report
     age_s: float
     """since the raft leader received it"""
+    clock: ClockSeen | None = None
+    """as the raft leader found it; None: not known"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +396,9 @@ class LeaderSeen:
     """since it first saw the running operation in its phase"""
     noted_s: float = 1e9
     """since it last proposed a position"""
+    away_s: Mapping[str, float] = field(default_factory=dict)
+    """of each member that the primary reports no walsender of, or one that has got nothing confirmed although there is
+    more: for how long"""
     replicas: frozenset[str] = frozenset()
     """all that belong to consensus, with a vote or without, announced or not"""
     log_incarnation: int = 0

@@ -23,17 +23,28 @@ def upstream(state: ClusterState, node: str, pledge: int) -> str:
 
 
 def follow(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
-    """Point the standby at the present primary by reload, or at nobody (R6)."""
-    instance = seen.instance
-    if instance is None or not instance.in_recovery or me(state, seen).role is NodeRole.WITNESS:
+    """Point the standby at the present primary by reload, or at nobody (R6).
+
+    One that answers nobody is told too: it may need the WAL of a primary that is gone before it is consistent.
+    """
+    if not _in_recovery(seen) or me(state, seen).role is NodeRole.WITNESS:
         return None
-    wanted = upstream(state, seen.me.name, seen.notes.pledge)
+    instance, wanted = seen.instance, upstream(state, seen.me.name, seen.notes.pledge)
     address = state.members[wanted].postgres if wanted in state.members else ""
-    if instance.upstream == address and (address or not instance.receiver_running):
+    told = instance.upstream if instance is not None else seen.told_upstream
+    receives = instance is not None and instance.receiver_running
+    if told == address and (address or not receives):
         return None
     if not address:
         return Decision("takes WAL from nobody until a primary has opened", (Follow(""),))
     return Decision(f"follow {wanted} at {address}", (Follow(wanted),))
+
+
+def _in_recovery(seen: Observation) -> bool:
+    """As PostgreSQL says, and without an answer by the signal file."""
+    if seen.instance is not None:
+        return seen.instance.in_recovery
+    return seen.postmaster is not None and seen.directory.standby_signal
 
 
 def left_behind(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:

@@ -18,12 +18,15 @@ from appliance.ha.actions import (
     StopPostgres,
 )
 from appliance.ha.facts import appointed, holds_lease, may_resume, me, needs_rebuild, same_cluster, strange
+from appliance.ha.history import switch_point
 from appliance.ha.seen import DirectoryKind, JobSeen, Observation
 from appliance.ha.standby import upstream
 
 _RETRY_S = {"clone": 5.0, "rewind": 1.0}
 _SOURCE_AWAY_RETRY_S = 1.0
 """Nothing is wrong here: a primary that is just being started answers within a moment."""
+STANDBY_STOP_S = 5.0
+"""A fast stop of a standby takes a moment; one that takes longer hangs in something that an immediate one does not."""
 _START_PAUSE_S = 0.1
 """After a start that failed; doubled with each that follows."""
 _START_PAUSE_LIMIT_S = 5.0
@@ -144,9 +147,18 @@ def rebuild(state: ClusterState, seen: Observation, policy: Policy) -> Decision 
         return Decision(reason, (ForgetIncarnation(), Propose(Rebuild(seen.me.name))))
     if seen.postmaster is not None:
         return stop_for(seen, reason, policy)
-    if _rewindable(seen, policy):
+    if was_given_up(state, seen):
+        reason = f"{reason}; a person gave that up, so it is kept beside the copy"
+    elif _rewindable(seen, policy):
         return Decision(f"{reason}: rewind to {held.node}", (Rewind(held.node, held.timeline),))
     return Decision(f"{reason}: clone {held.node}", (Clone(held.node),))
+
+
+def was_given_up(state: ClusterState, seen: Observation) -> bool:
+    """R12: commits that a person gave up are in this directory: a clone keeps it as it is, a rewind would not."""
+    held = state.appointment
+    step = switch_point(state.timelines, held.timeline, seen.directory.timeline) if held is not None else None
+    return step is not None and any(h.lost is not None and h.timeline == step.number for h in state.history)
 
 
 def _rewindable(seen: Observation, policy: Policy) -> bool:
@@ -157,11 +169,15 @@ def _rewindable(seen: Observation, policy: Policy) -> bool:
     return directory.was_primary or directory.shut_down
 
 
+def standby_stop_s(policy: Policy) -> float:
+    return min(STANDBY_STOP_S, policy.primary_stop_timeout_s)
+
+
 def stop_for(seen: Observation, reason: str, policy: Policy) -> Decision:
-    """Stop a standby fast, and immediately when that has taken its time."""
+    """Stop a standby fast, and immediately when that has taken its time: it waits for nobody's WAL."""
     if seen.stopping_s is None:
         return Decision(f"{reason}: stop", (StopPostgres(StopMode.FAST),))
-    if seen.stopping_s > policy.primary_stop_timeout_s:
+    if seen.stopping_s > standby_stop_s(policy):
         return Decision(f"{reason}: not stopped after {seen.stopping_s:.0f} s", (StopPostgres(StopMode.IMMEDIATE),))
     return Decision(f"{reason}: stopping for {seen.stopping_s:.1f} s")
 

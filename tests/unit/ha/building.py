@@ -5,9 +5,8 @@ from dataclasses import replace
 from appliance.cluster.apply import apply
 from appliance.cluster.commands import Recovered
 from appliance.cluster.config import Policy
+from appliance.cluster.names import slot_name
 from appliance.cluster.state import Appointment, LeaseStatus, Operation, OperationKind, Phase, Position, Timeline
-from appliance.ha.decide import slot_name
-from appliance.ha.plan import Situation
 from appliance.ha.seen import (
     DirectoryKind,
     DirectorySeen,
@@ -17,14 +16,43 @@ from appliance.ha.seen import (
     LeaseSeen,
     Notes,
     Observation,
+    PlaceSeen,
     PostmasterSeen,
     Report,
     ReportSeen,
+    SenderSeen,
+    StorageSeen,
+    SyncProgress,
+    WatchdogSeen,
 )
-from tests.unit.cluster.building import AT, LSN, NAMES, SWITCH, member, next_command, state, vacant
+from appliance.ha.situation import Situation
+from tests.unit.cluster.building import (
+    AT,
+    LSN,
+    NAMES,
+    SWITCH,
+    contested,
+    member,
+    next_command,
+    state,
+    sync,
+    synchronous,
+    vacant,
+    with_members,
+)
 
-POLICY = Policy()
+POLICY = Policy(synchronous_mode="off", fencing="lease")
+WAITING = Policy()
+"""Commits wait for a standby: the default."""
 SYSTEM = "7423474350493388827"
+STORAGES = (
+    StorageSeen(PlaceSeen(free_bytes=1 << 40, total_bytes=1 << 41)),
+    StorageSeen(PlaceSeen(free_bytes=1 << 20, total_bytes=1 << 41)),
+    StorageSeen(PlaceSeen(stalled_s=99.0), PlaceSeen()),
+    StorageSeen(PlaceSeen(stalled_s=4.0)),
+    StorageSeen(PlaceSeen(), PlaceSeen(stalled_s=3.0), door_stalled_s=99.0),
+)
+HEARD_AT = "2026-11-23T04:59:59.800Z"
 SLOTS = frozenset(slot_name(n) for n in NAMES)
 
 
@@ -130,13 +158,22 @@ def heard(*reports, age_s=0.2):
     return {r.node: ReportSeen(r, age_s) for r in reports}
 
 
+def senders(*names, flushed_lsn=LSN, streaming=True):
+    return tuple(SenderSeen(name, flushed_lsn, streaming) for name in names)
+
+
+def streaming(*names, **changes):
+    """What all report while these stream from pg1."""
+    return heard(report("pg1", senders=senders(*names)), *(report(n, **changes) for n in ("pg2", "pg3")))
+
+
 ALL = heard(*(report(n) for n in NAMES))
 
 
-def situation(present=None, reports=None, **leader):
+def situation(present=None, reports=None, policy=POLICY, **leader):
     """What a raft leader knows that has led for long and confirmed a renewal a moment ago."""
     known = {"leading_s": 60.0, "confirmed_s": 0.3, "epoch_s": 50.0, "noted_s": 1.0} | leader
-    return Situation(present or state(), ALL if reports is None else reports, LeaderSeen(**known), POLICY, AT)
+    return Situation(present or state(), ALL if reports is None else reports, LeaderSeen(**known), policy, AT, HEARD_AT)
 
 
 APPOINTED = state(
@@ -147,13 +184,20 @@ APPOINTED = state(
 """pg2 was appointed and has not opened yet."""
 
 
+LEAVING = with_members(state(), member("pg3", rebuilding=True, incarnation=""))
+JOINT = synchronous(sync(1, "pg2"), sync(1, "pg2", "pg3", version=2))
+"""Commits of pg1 are to wait for pg3 too, and it is not known yet whether they all do."""
+
+
 # From a tape
 
 
 def some_state(tape):
     """A state that a walk of commands led to, so that it is one that `apply` can make."""
     moving = state(operations=(operation(tape.pick(Phase.STOPPING, Phase.REQUESTED)),))
-    present = tape.pick(state(), vacant(), moving, APPOINTED, APPOINTED)
+    present = tape.pick(
+        state(), state(), vacant(), moving, APPOINTED, APPOINTED, synchronous(), JOINT, contested(), LEAVING
+    )
     if tape.pick(False, False, False, True):
         known = {name: m.incarnation for name, m in present.members.items()}
         present = apply(present, Recovered(7, tape.pick(known, {}, dict(list(known.items())[1:])))).state
@@ -200,14 +244,22 @@ def some_observation(present, tape):
         streaming=tape.pick(True, False),
         idle_slots=tape.pick(frozenset(), frozenset(), SLOTS),
         lost_slots=tape.pick(*[frozenset()] * 7, SLOTS),
+        senders=tape.pick(senders("pg2", "pg3"), senders("pg2"), senders("pg2", "pg3", flushed_lsn=LSN - 9), ()),
+        sync_version=tape.pick(present.sync_now.version, present.sync_now.version, 0),
+        refuses_writes=tape.pick(False, False, True),
+        admits=tape.pick(True, False),
     )
+    opened_lsn = tape.pick(lsn, lsn, None)
     notes = Notes(
         epoch=tape.pick(epoch, epoch, 0, epoch + 1),
         pledge=tape.pick(epoch, present.epoch, present.epoch, present.epoch + 1),
         fenced_epoch=tape.pick(0, 0, epoch - 1, epoch),
         needs_clone=tape.pick(False, False, True),
         recovery=of_notes,
+        sync_version=tape.pick(present.sync_now.version, 0, 0, present.sync_now.version + tape.pick(0, 0, 0, 1)),
     )
+    lsns = tape.pick((None, None), (LSN, None), (LSN, LSN))
+    progress = SyncProgress(tape.pick(*[present.sync_now.version] * 4, 0), tape.pick(True, False), *lsns)
     lease = LeaseSeen(tape.pick(epoch, epoch, epoch - 1), tape.pick(5.0, 5.0, POLICY.fence_below_s, 0.0, -3.0))
     kind = tape.pick("initialise", "clone", "rewind")
     work = JobSeen(kind, running=tape.pick(True, False), failed=tape.pick(False, True), seconds=tape.pick(0.0, 9.0))
@@ -219,6 +271,7 @@ def some_observation(present, tape):
         postmaster=PostmasterSeen(5.0) if running else None,
         instance=tape.pick(answer, answer, answer, None) if running else None,
         job=tape.pick(None, None, None, None, work) if not running else None,
+        opened_lsn=opened_lsn,
         answer_age_s=tape.pick(0.0, 0.0, 20.0, 100.0),
         stopping_s=tape.pick(None, None, 1.0, 90.0) if running else None,
         promoting_s=tape.pick(None, None, 0.5, 9.0) if running and recovering else None,
@@ -227,10 +280,14 @@ def some_observation(present, tape):
         switch=tape.pick({}, {present.highest_timeline: Position(max(1, present.highest_timeline - 1), LSN)}),
         checkpointing=tape.pick(False, True),
         checkpointed_operation=tape.pick("", "op0", "op1"),
-        settings_changed=tape.pick(False, False, True),
+        settings_changed=tape.pick(*[False] * 5, True),
         replaced_kept_s=tape.pick(None, 10.0, 9999.0),
         source_oldest_lsn=tape.pick(0, 0, 0, LSN, LSN + 2),
+        sync=progress,
         log_incarnation=of_log,
+        watchdog=tape.pick(*[None] * 4, WatchdogSeen("/dev/watchdog", tape.pick(True, False), problem="absent")),
+        storage=tape.pick(None, None, None, *STORAGES),
+        successors=tape.pick(frozenset(), frozenset(NAMES) - {me}),
     )
 
 

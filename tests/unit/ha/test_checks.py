@@ -3,10 +3,20 @@
 import pytest
 
 from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole
-from appliance.ha.checks import Check, candidate_checks, failover_checks, refusal, switchover_checks
-from tests.unit.cluster.building import LIMIT, LSN, member, state, vacant, with_members
+from appliance.ha.checks import (
+    Check,
+    candidate_checks,
+    confirmed_check,
+    failover_checks,
+    refusal,
+    switchover_checks,
+)
+from appliance.ha.seen import WatchdogSeen
+from tests.unit.cluster.building import LIMIT, LSN, contested, member, state, vacant, with_members
 
-from .building import ALL, POLICY, heard, operation, report
+from .building import ALL, POLICY, WAITING, heard, operation, report
+
+NO_DEVICE = WatchdogSeen("/dev/watchdog", required=True, problem="/dev/watchdog: absent")
 
 
 def switchover(present=None, reports=None, target="pg2", expected=""):
@@ -36,9 +46,11 @@ def test_a_witness_is_not_tried_as_the_best_candidate():
         (with_members(state(), member("pg2", NodeRole.WITNESS)), ALL, ("candidate.data", "pg2")),
         (with_members(state(), member("pg2", rebuilding=True)), ALL, ("candidate.data", "pg2")),
         (with_members(state(), member("pg2", tags={"nofailover": True})), ALL, ("candidate.nofailover", "pg2")),
+        (state(), ALL | heard(report("pg2", watchdog=NO_DEVICE)), ("candidate.watchdog", "pg2")),
         (state(), {}, ("candidate.reachable", "pg2")),
         (state(), ALL | heard(report("pg2"), age_s=2.1), ("candidate.reachable", "pg2")),
         (state(), ALL | heard(report("pg2", running=False)), ("candidate.reachable", "pg2")),
+        (state(), ALL | heard(report("pg2", ending=True)), ("candidate.reachable", "pg2")),
         (state(), ALL | heard(report("pg2", streaming=False)), ("candidate.streaming", "pg2")),
         (state(), ALL | heard(report("pg2", timeline=1)), ("candidate.streaming", "pg2")),
         (state(), ALL | heard(report("pg2", lsn=LSN - LIMIT - 1)), ("candidate.lagging", "pg2")),
@@ -86,7 +98,42 @@ def test_a_failover_away_from_a_living_primary_looks_at_the_lag_of_a_node_that_d
 
     assert failed is not None
     assert failed.code == "candidate.lagging"
-    assert refusal(failover_checks(state(), reports, POLICY, "pg2", allow_data_loss=True)) is None
+
+
+def test_nothing_is_given_up_that_a_living_primary_has():
+    reports = ALL | heard(report("pg2", streaming=False, lsn=0))
+    failed = refusal(failover_checks(state(), reports, POLICY, "pg2", allow_data_loss=True))
+
+    assert failed is not None
+    assert (failed.code, failed.candidate) == ("loss.needless", "")
+    assert "pg1 is open and reported 0.2 s ago" in failed.detail
+    for without in (heard(report("pg1"), age_s=2.1), heard(report("pg1", running=False)), {}):
+        others = {name: seen for name, seen in reports.items() if name != "pg1"} | without
+        assert refusal(failover_checks(state(), others, POLICY, "pg2", allow_data_loss=True)) is None
+
+
+def test_r7_is_asked_before_a_failover_begins_that_could_find_nobody():
+    only = heard(report("pg2"))
+    refused = failover_checks(contested(), only, WAITING, "pg2", allow_data_loss=False)[-1]
+    accepted = failover_checks(contested(), only, WAITING, "pg2", allow_data_loss=True)[-1]
+
+    assert (refused.code, refused.ok) == ("quorum.votes_missing", False)
+    assert refused.detail == (
+        "no vote of pg1, the last primary, and 1 of 2 needed votes of pg2, pg3: start those nodes, or accept the loss"
+        " with --allow-data-loss"
+    )
+    assert (accepted.ok, accepted.detail.endswith("of pg2, pg3 (accepted)")) == (True, True)
+    both = failover_checks(contested(), heard(report("pg2"), report("pg3")), WAITING, "pg2", allow_data_loss=False)[-1]
+    assert both.detail == "2 votes, 2 of them of pg2, pg3, where 2 suffice (k = 1)"
+    back = failover_checks(contested(), heard(report("pg1"), report("pg2")), WAITING, "pg2", allow_data_loss=False)[-1]
+    assert back.detail == "2 votes, one of them of pg1, the last primary"
+
+
+def test_whoever_gives_up_commits_names_the_cluster():
+    assert confirmed_check(state(), "shop").ok
+    for named in ("", "Shop", "pg1"):
+        check = confirmed_check(state(), named)
+        assert (check.code, check.ok) == ("loss.confirmed", False)
 
 
 def test_a_failover_names_the_way_to_accept_the_loss():

@@ -18,8 +18,11 @@ from appliance.cluster.commands import (
 )
 from appliance.cluster.state import (
     Bootstrap,
+    Change,
     ClusterState,
+    HistoryEntry,
     LeaseStatus,
+    Lost,
     NodeRole,
     Phase,
     Position,
@@ -45,17 +48,29 @@ from appliance.ha.actions import (
     Promote,
     Propose,
     Rewind,
+    ShowSync,
     StartPrimary,
     StartStandby,
     StopMode,
     StopPostgres,
 )
 from appliance.ha.decide import RULES, decide, slot_name
-from appliance.ha.seen import DirectoryKind, DirectorySeen, FailedCheckpoint, LeaseSeen, Notes
-from tests.unit.cluster.building import LSN, member, state, vacant, with_members
+from appliance.ha.seen import (
+    DirectoryKind,
+    DirectorySeen,
+    FailedCheckpoint,
+    LeaseSeen,
+    Notes,
+    PlaceSeen,
+    PostmasterSeen,
+    StorageSeen,
+    WatchdogSeen,
+)
+from tests.unit.cluster.building import AT, LSN, member, state, synchronous, vacant, with_members
 
 from .building import (
     APPOINTED,
+    JOINT,
     POLICY,
     SLOTS,
     directory,
@@ -63,6 +78,7 @@ from .building import (
     job,
     operation,
     primary,
+    senders,
     standby,
     stopped,
     voter,
@@ -94,31 +110,62 @@ LOST = stopped(primary(notes=Notes(4, 5), lease=None), incarnation="")
 RECOVERED = apply(state(), Recovered(7, {"pg2": "inc-pg2"})).state
 """Only pg2 was left, and its data is kept."""
 REMOVED = apply(state(), RemoveMember("pg2")).state
+NO_DEVICE = WatchdogSeen("/dev/watchdog", required=True, problem="absent")
 CASES = {
     "end_stray": (state(), stopped(primary(), stray_pid=4711), [EndStray(4711)]),
     "stop_strange": (RECOVERED, primary("pg3", notes=Notes(9, 9)), [IMMEDIATE]),
     "fence_newer_epoch": (OPENED, primary(), [IMMEDIATE]),
-    "fence_without_lease": (state(), primary(lease=LeaseSeen(4, 2.0)), [NoteFenced(4), IMMEDIATE]),
+    "fence_without_lease": (state(), primary(lease=LeaseSeen(4, 2.0)), [IMMEDIATE, NoteFenced(4)]),
+    "give_up_stalled": (
+        state(),
+        primary(storage=StorageSeen(PlaceSeen(stalled_s=12.1)), successors=frozenset({"pg2"})),
+        [StopPostgres(StopMode.KILL), NoteFenced(4)],
+    ),
     "begin_notes": (RECOVERED, standby(), [BeginNotes(7, keep=True)]),
     "give_back_after_fence": (
         state(),
         stopped(primary(notes=Notes(4, 4, fenced_epoch=4))),
-        [Propose(Release(4, "pg1", "pg1 stopped being primary in epoch 4"))],
+        [NoteFenced(4), Propose(Release(4, "pg1", "pg1 stopped being primary in epoch 4"))],
+    ),
+    "crashed": (
+        synchronous(),
+        stopped(primary()),
+        [NoteFenced(4), Propose(Release(4, "pg1", "PostgreSQL ended on pg1"))],
+    ),
+    "without_watchdog": (
+        APPOINTED,
+        replace(WINNER, watchdog=NO_DEVICE),
+        [NoteFenced(5), Propose(Release(5, "pg2", "pg2 must not be primary: its watchdog is required and absent"))],
     ),
     "hand_over": (MOVING, primary(), [StopPostgres(StopMode.FAST)]),
+    "await_disk": (state(), stopped(standby(storage=StorageSeen(PlaceSeen(stalled_s=2.1)))), []),
     "finish_job": (REBUILDING, replace(LOST, job=job(running=False, seconds=0.1)), [FinishJob()]),
     "retire": (REMOVED, standby(), [StopPostgres(StopMode.FAST)]),
     "mark_kept": (RECOVERED, standby(notes=Notes(4, 4, recovery=7)), [MarkDirectory(7)]),
     "announce": (state(), replace(standby(), me=MOVED), [Propose(Announce(MOVED))]),
     "initialise": (BOOTSTRAPPING, FRESH, [Initialise()]),
     "pledge": (vacant(), standby(), [Pledge(5)]),
+    "pass_on": (
+        APPOINTED,
+        replace(WINNER, storage=StorageSeen(PlaceSeen(stalled_s=2.1)), successors=frozenset({"pg1", "pg3"})),
+        [
+            NoteFenced(5),
+            Propose(
+                Release(
+                    5,
+                    "pg2",
+                    "no write to the data directory has succeeded for 2.1 s; pg1, pg3 could take over",
+                )
+            ),
+        ],
+    ),
     "promote": (APPOINTED, WINNER, [Promote(5, 3)]),
     "record_promotion": (
         APPOINTED,
         replace(NEW_PRIMARY, instance=replace(NEW_PRIMARY.instance, slots=frozenset())),
         [CreateSlots(("pg1", "pg3")), Propose(Promoted(5, "pg2", 3, 2, LSN + 8))],
     ),
-    "give_up": (state(), primary(answer_age_s=61.0, instance=None), [NoteFenced(4), IMMEDIATE]),
+    "give_up": (state(), primary(answer_age_s=61.0, instance=None), [IMMEDIATE, NoteFenced(4)]),
     "refuse_strange": (RECOVERED, stopped(standby("pg3", notes=Notes(recovery=7))), []),
     "restart_in_place": (state(), stopped(primary()), [StartPrimary(4)]),
     "await_lease": (state(), stopped(primary(lease=None)), []),
@@ -135,6 +182,16 @@ CASES = {
         standby(instance=instance(streaming=False, receiver_running=False), source_oldest_lsn=LSN + 1),
         [NoteNeedsClone()],
     ),
+    "refuse_writes": (
+        state(),
+        primary(storage=StorageSeen(PlaceSeen(free_bytes=1 << 20, total_bytes=1 << 40))),
+        [ApplySettings()],
+    ),
+    "admit": (
+        synchronous(),
+        primary(instance=instance(primary=True, admits=False, senders=senders("pg3")), opened_lsn=LSN),
+        [ApplySettings()],
+    ),
     "settings": (state(), primary(settings_changed=True), [ApplySettings()]),
     "keep_slots": (
         state(),
@@ -147,8 +204,41 @@ CASES = {
         [DropSlots(("pg1", "pg2", "pg3"))],
     ),
     "checkpoint_after_promotion": (OPENED, NEW_PRIMARY, [Checkpoint()]),
+    "settle_sync": (JOINT, primary(), [ShowSync(2)]),
     "discard_replaced": (state(), standby(replaced_kept_s=4000.0), [DiscardReplaced()]),
+    "await_confirmation": (
+        synchronous(),
+        primary(instance=instance(primary=True, admits=False, senders=senders("pg3")), opened_lsn=LSN + 1),
+        [],
+    ),
 }
+
+
+@pytest.mark.parametrize(
+    "watchdog",
+    [
+        None,
+        WatchdogSeen("/dev/watchdog", required=True),
+        WatchdogSeen("/dev/watchdog", required=True, armed_s=2),
+        WatchdogSeen("/dev/watchdog", required=False, problem="absent"),
+    ],
+)
+def test_r4_a_watchdog_that_is_usable_or_not_required_keeps_nobody_from_opening(watchdog):
+    assert actions(APPOINTED, replace(WINNER, watchdog=watchdog)) == [Promote(5, 3)]
+
+
+def test_r4_without_a_required_watchdog_nothing_that_may_be_writable_loses_its_lease():
+    promoting = replace(WINNER, watchdog=NO_DEVICE, promoting_s=0.1)
+    assert rule(APPOINTED, promoting) == "promote"
+    assert rule(APPOINTED, replace(promoting, instance=None)) != "without_watchdog"
+    assert rule(state(), primary(watchdog=NO_DEVICE)) == "at_rest"
+    assert rule(APPOINTED, replace(WINNER, watchdog=NO_DEVICE, contact_s=None)) != "without_watchdog"
+
+
+def test_r4_without_a_required_watchdog_a_primary_does_not_come_back_in_place():
+    down = stopped(primary(), shut_down=False)
+    assert rule(state(), down) == "restart_in_place"
+    assert rule(state(), replace(down, watchdog=NO_DEVICE)) == "without_watchdog"
 
 
 def actions(present, seen):
@@ -179,7 +269,7 @@ def test_each_rule_answers_its_own_case(name):
         (state(), primary(), "primary of epoch 4"),
         (state(), standby(), "standby of pg1"),
         (vacant(), voter(), "standby without a source"),
-        (state(), standby(instance=None), "waits for PostgreSQL to answer"),
+        (state(), standby(instance=None, told_upstream="10.0.0.1:5432"), "waits for PostgreSQL to answer"),
         (ClusterState(), FRESH, "waits for `appliance bootstrap`"),
     ],
 )
@@ -211,7 +301,7 @@ def test_r5_a_primary_that_does_not_answer_is_stopped_too():
 
 @pytest.mark.parametrize("left_s", [POLICY.fence_below_s, 0.0, -1.0])
 def test_r4_a_primary_begins_to_fence_at_60_percent_of_ttl(left_s):
-    assert actions(state(), primary(lease=LeaseSeen(4, left_s))) == [NoteFenced(4), IMMEDIATE]
+    assert actions(state(), primary(lease=LeaseSeen(4, left_s))) == [IMMEDIATE, NoteFenced(4)]
 
 
 def test_r4_a_node_process_that_has_just_begun_leaves_an_adopted_primary_to_the_guard_for_as_long_as_that_can_end_it():
@@ -230,8 +320,9 @@ def test_r4_the_lease_of_another_epoch_is_no_lease():
 
 def test_r4_an_epoch_in_which_the_node_was_fenced_is_given_back_with_its_last_record():
     fenced = stopped(primary(notes=Notes(4, 4, fenced_epoch=4)), shut_down=True, checkpoint_lsn=LSN)
-    (proposed,) = actions(state(), fenced)
+    noted, proposed = actions(state(), fenced)
 
+    assert noted == NoteFenced(4), "it may have been noted in memory only, on a full disk"
     assert proposed.command.position == Position(2, LSN)
     assert rule(state(), replace(fenced, contact_s=None)) != "give_back_after_fence"
 
@@ -240,6 +331,15 @@ def test_r4_a_fenced_node_comes_back_as_a_standby_without_a_source():
     fenced = stopped(primary(notes=Notes(4, 4, fenced_epoch=4), lease=None, contact_s=None, answer_age_s=20.0))
 
     assert actions(state(), fenced) == [StartStandby("")]
+
+
+def test_a_switchover_does_not_wait_for_a_standby_that_takes_the_last_record_of_nobody():
+    waiting = primary(stopping_s=1.3, shut_down_s=1.1)
+
+    assert actions(MOVING, waiting) == [IMMEDIATE]
+    assert actions(MOVING, replace(waiting, shut_down_s=0.9)) == []
+    archiving = replace(POLICY, parameters={"archive_mode": "on"})
+    assert decide(MOVING, waiting, archiving).actions == ()
 
 
 def test_a_switchover_checkpoints_stops_fast_and_gives_the_lease_back_when_postgresql_is_down():
@@ -253,7 +353,7 @@ def test_a_switchover_checkpoints_stops_fast_and_gives_the_lease_back_when_postg
     assert actions(requested, checkpointed) == []
     assert actions(MOVING, checkpointed) == [StopPostgres(StopMode.FAST)]
     assert actions(MOVING, primary(stopping_s=3.0)) == []
-    assert actions(MOVING, primary(stopping_s=61.0)) == [IMMEDIATE]
+    assert actions(MOVING, primary(stopping_s=61.0)) == [StopPostgres(StopMode.KILL)]
     assert [type(a) for a in actions(MOVING, down)] == [NoteFenced, Propose]
     assert actions(MOVING, down)[1].command.position == Position(2, LSN)
     assert actions(MOVING, crashed)[1].command.position is None
@@ -482,14 +582,27 @@ def test_r13_a_rebuild_forgets_the_incarnation_says_so_stops_and_copies():
     assert actions(OPENED, forgotten) == [ForgetIncarnation(), Propose(Rebuild("pg1"))]
     running = standby("pg1", notes=Notes(5, 5), directory=directory(incarnation=""))
     assert actions(begun, running) == [StopPostgres(StopMode.FAST)]
-    assert actions(begun, replace(running, stopping_s=60.0)) == []
-    assert actions(begun, replace(running, stopping_s=60.1)) == [IMMEDIATE], "a stop that hangs would wait for ever"
+    assert actions(begun, replace(running, stopping_s=5.0)) == []
+    assert actions(begun, replace(running, stopping_s=5.1)) == [IMMEDIATE], "a stop that hangs would wait for ever"
     assert actions(begun, forgotten) == [Rewind("pg2", 3)]
     assert actions(begun, replace(forgotten, notes=Notes(5, 5, needs_clone=True))) == [Clone("pg2")]
     assert actions(begun, replace(forgotten, directory=directory(kind=DirectoryKind.EMPTY, incarnation=""))) == [
         Clone("pg2")
     ]
     assert decide(begun, forgotten, replace(POLICY, use_pg_rewind=False)).actions == (Clone("pg2"),)
+
+
+def test_r12_commits_that_a_person_gave_up_are_kept_beside_a_copy_and_not_rewound():
+    there = stopped(primary(notes=Notes(5, 5), lease=None), shut_down=False, incarnation="")
+    begun = with_members(OPENED, member("pg1", incarnation="", rebuilding=True))
+    lost = Lost(Position(2, LSN), AT, 8, "quorum.votes_missing", "anna", "op1", "")
+    entry = HistoryEntry(AT, Change.FAILOVER, 5, 3, 0, "pg1", "pg2", "why", lost=lost)
+
+    decision = decide(replace(begun, history=(entry,)), there, POLICY)
+    assert decision.actions == (Clone("pg2"),)
+    assert "a person gave that up, so it is kept beside the copy" in decision.because
+    for other in (replace(entry, lost=None), replace(entry, timeline=2)):
+        assert actions(replace(begun, history=(other,)), there) == [Rewind("pg2", 3)]
 
 
 @pytest.mark.parametrize(
@@ -523,6 +636,30 @@ def test_r14_a_cleanly_stopped_primary_whose_last_record_was_streamed_just_follo
     assert actions(OPENED, unstreamed) == [ForgetIncarnation(), Propose(Rebuild("pg1"))]
 
 
+@pytest.mark.parametrize("postmaster", [None, PostmasterSeen(3.0)], ids=["ended", "gives no answer"])
+def test_r14_where_the_wal_of_one_in_recovery_as_a_standby_ends_is_not_known_before_it_says_so(postmaster):
+    """A primary that crashed and began as a standby, or a copy of a primary that never ran."""
+    there = primary(notes=Notes(5, 5), lease=None)
+    crashed = replace(stopped(there, standby_signal=True, checkpoint_lsn=LSN), postmaster=postmaster)
+    crashed = replace(crashed, told_upstream="10.0.0.2:5432")
+    further = replace(crashed, directory=replace(crashed.directory, checkpoint_lsn=LSN + 1))
+
+    assert actions(OPENED, crashed) == ([StartStandby("pg2")] if postmaster is None else [])
+    for diverged in (further, stopped(there)):
+        assert actions(OPENED, diverged) == [ForgetIncarnation(), Propose(Rebuild("pg1"))]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_r14_a_rewound_standby_whose_pages_need_wal_that_history_left_out_is_rebuilt(runs):
+    """It answers nobody before it has that WAL, and no primary will ever have it."""
+    silent = standby("pg3", instance=None, told_upstream="10.0.0.2:5432", notes=Notes(5, 5))
+    there = silent if runs else stopped(silent)
+    needs = lambda lsn: replace(there, directory=replace(there.directory, min_recovery_lsn=lsn))  # noqa: E731
+
+    assert actions(OPENED, needs(LSN)) == ([] if runs else [StartStandby("pg2")])
+    assert actions(OPENED, needs(LSN + 1)) == [ForgetIncarnation(), Propose(Rebuild("pg3"))]
+
+
 def test_r14_a_standby_past_the_switch_point_is_rebuilt_and_one_before_it_follows():
     past = instance(lsn=LSN + 1, upstream="", receiver_running=False)
 
@@ -547,6 +684,21 @@ def test_r15_a_standby_whose_wal_is_gone_at_its_primary_is_cloned_and_no_other()
         replace(behind, instance=replace(behind.instance, replay_waits=False)),
     ):
         assert actions(state(), fine) == []
+
+
+def test_a_standby_that_answers_nobody_is_told_of_another_primary():
+    """It may need the WAL of one that is gone before it is consistent."""
+    silent = standby(instance=None, told_upstream="10.0.0.3:5432")
+    detached = replace(silent, notes=Notes(4, 5), told_upstream="")
+
+    for other in (silent, replace(silent, told_upstream=None)):
+        assert actions(state(), other) == [Follow("pg1")], "None: nobody knows what it was told"
+        assert actions(vacant(), replace(other, notes=Notes(4, pledge=5))) == [Follow("")]
+    for fine in (replace(silent, told_upstream="10.0.0.1:5432"), stopped(silent, problem="unreadable")):
+        assert actions(state(), fine) == []
+    assert actions(vacant(), detached) == []
+    crashed = replace(primary(), instance=None, told_upstream=None)
+    assert Follow("") not in actions(state(), crashed), "a primary follows nobody"
 
 
 @pytest.mark.parametrize("without", [vacant(), replace(state(), lease=LeaseStatus.EXPIRED), APPOINTED])
@@ -589,3 +741,13 @@ def test_slots_have_names_that_postgresql_takes():
     assert slot_name("PG-1.example") == "appliance_pg_1_example"
     assert slot_name("knoten-ü") == "appliance_knoten__"
     assert len(slot_name("x" * 100)) == 63
+
+
+def test_a_zone_that_the_configuration_does_not_name_is_not_announced_and_a_member_goes_on():
+    named = replace(state(), config=replace(state().config, document={**state().config.document, "zones": ["east"]}))
+    seen = replace(standby(), me=replace(standby().me, tags={"zone": "wst"}))
+    assert decide(named, seen, POLICY).rule != "announce"
+    stranger = {name: known for name, known in named.members.items() if name != "pg2"}
+    said = decide(replace(named, members=stranger), seen, POLICY)
+    assert (said.rule, said.actions) == ("announce", ())
+    assert "zone 'wst' of pg2 is none of the configuration's zones: east" in said.because

@@ -68,7 +68,8 @@ def behind(present, seen):
     if seen.log_incarnation > present.recovery.number:
         return True
     same_history = not present.initialised or seen.notes.recovery == present.recovery.number
-    return same_history and (present.appointment.epoch if present.appointment else 0) < seen.notes.epoch
+    epoch = present.appointment.epoch if present.appointment else 0
+    return same_history and (epoch < seen.notes.epoch or present.sync_now.version < seen.notes.sync_version)
 
 
 def may_be_writable(seen):
@@ -210,7 +211,16 @@ def a_job_is_not_disturbed(present, seen, actions):
         assert not [a for a in actions if isinstance(a, StartStandby | StartPrimary | Clone | Rewind | Initialise)]
 
 
+def nobody_opens_without_a_required_watchdog(present, seen, actions):
+    """A promotion under way is the guard's to refuse; without contact it refuses a start too."""
+    watchdog = seen.watchdog
+    if watchdog is not None and watchdog.required and watchdog.problem and seen.contact_s is not None:
+        assert not [a for a in actions if isinstance(a, StartPrimary)]
+        assert seen.promoting_s is not None or not [a for a in actions if isinstance(a, Promote)]
+
+
 PROMISES = (
+    nobody_opens_without_a_required_watchdog,
     no_writable_primary_without_a_lease_keeps_running,
     no_primary_begins_without_a_lease,
     a_pledged_node_takes_wal_from_nobody,
@@ -238,7 +248,7 @@ def test_decide_keeps_every_promise(choices):
 
 def test_decide_keeps_every_promise_over_many_random_situations():
     spoke = set()
-    for seed in range(20_000):
+    for seed in range(40_000):
         tape = Tape(Random(seed).randbytes(160))
         present = some_state(tape)
         spoke.add(check(present, some_observation(present, tape)).rule)

@@ -6,9 +6,10 @@ import pytest
 
 from appliance.cluster.state import Election, LeaseStatus, OperationKind, Phase
 from appliance.ha.actions import NoteFenced, Promote, Propose
+from appliance.ha.choice import TARGET_WAIT_S
 from appliance.ha.decide import decide
 from appliance.ha.fences import give_back_after_fence
-from appliance.ha.plan import TARGET_WAIT_S, plan
+from appliance.ha.plan import plan
 from appliance.ha.seen import LeaseSeen, Notes
 from tests.unit.cluster.building import LSN, member, state, vacant, vote, with_members
 

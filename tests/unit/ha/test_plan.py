@@ -7,13 +7,54 @@ import pytest
 
 from appliance.cluster.apply import apply
 from appliance.cluster.commands import AdvanceOperation, Appoint, Depose, NotePosition, OpenElection, RaiseFormat
-from appliance.cluster.state import Election, LeaseStatus, NodeRole, OperationKind, Phase, Position, Timeline
+from appliance.cluster.config import policy_in_force
+from appliance.cluster.state import (
+    ASYNCHRONOUS,
+    Election,
+    LeaseStatus,
+    NodeRole,
+    OperationKind,
+    Phase,
+    Position,
+    SyncSet,
+    Timeline,
+)
 from appliance.ha.checks import FRESH_S
-from appliance.ha.plan import CHECKPOINT_WAIT_S, NOTE_EVERY_S, RULES, TARGET_WAIT_S, VOTES_WAIT_S, Plan, plan
-from appliance.ha.seen import LeaderSeen, Notes
-from tests.unit.cluster.building import LSN, NAMES, Tape, appoint, member, state, vacant, vote, with_members
+from appliance.ha.choice import TARGET_WAIT_S
+from appliance.ha.electing import VOTES_WAIT_S
+from appliance.ha.operating import CHECKPOINT_WAIT_S
+from appliance.ha.plan import NOTE_EVERY_S, RULES, plan
+from appliance.ha.seen import LeaderSeen, Notes, WatchdogSeen
+from appliance.ha.situation import Plan
+from tests.unit.cluster.building import (
+    LSN,
+    NAMES,
+    Tape,
+    appoint,
+    contested,
+    member,
+    state,
+    sync,
+    synchronous,
+    vacant,
+    vote,
+    with_members,
+)
 
-from .building import ALL, APPOINTED, AT, POLICY, heard, operation, report, situation, some_state
+from .building import (
+    ALL,
+    APPOINTED,
+    AT,
+    HEARD_AT,
+    POLICY,
+    WAITING,
+    heard,
+    operation,
+    report,
+    situation,
+    some_state,
+    streaming,
+)
 
 EXPIRED = state(lease=LeaseStatus.EXPIRED)
 DEPOSE_S = POLICY.depose_after_s
@@ -44,10 +85,12 @@ def commands(now):
 CASES = {
     "number_recovery": situation(log_incarnation=7),
     "depose_silent_primary": situation(confirmed_s=DEPOSE_S + 0.01),
-    "advance_operation": situation(replace(EXPIRED, operations=(operation(Phase.STOPPING),))),
     "open_election": situation(EXPIRED),
+    "advance_operation": situation(replace(vacant(), operations=(operation(Phase.STOPPING),))),
     "drop_target": situation(targeted(), {}, election_s=TARGET_WAIT_S + 0.1),
     "appoint": situation(vacant(), voted(vote("pg2"), vote("pg3"))),
+    "change_sync": situation(synchronous(sync(0)), streaming("pg2", "pg3"), policy=WAITING),
+    "finish_removal": situation(with_members(state(), member("pg2", leaving=True))),
     "raise_format": situation(reports=knowing(2, 3, 2)),
     "note_position": situation(reports=heard(report("pg1", lsn=LSN + 1)), noted_s=NOTE_EVERY_S),
 }
@@ -111,7 +154,8 @@ def test_an_election_takes_the_next_number_and_the_last_report_of_the_primary():
     last = heard(report("pg1", lsn=LSN + 9), age_s=30.0)
     (command,) = commands(situation(replace(EXPIRED, epoch=7), last))
 
-    assert command == OpenElection(8, 4, "the lease of epoch 4 is expired", "", Position(2, LSN + 9))
+    position = Position(2, LSN + 9)
+    assert command == OpenElection(8, 4, "the lease of epoch 4 is expired", "", position, HEARD_AT, AT)
 
 
 @pytest.mark.parametrize("change", [{"in_recovery": True}, {"in_recovery": None}, {"timeline": 1}])
@@ -175,9 +219,8 @@ def test_of_equal_votes_a_node_that_was_appointed_and_did_not_open_comes_last():
 def test_the_appointment_carries_all_votes_the_next_timeline_and_the_reason():
     (command,) = commands(situation(vacant(), voted(vote("pg3", LSN - 1), vote("pg2"))))
 
-    assert command == Appoint(
-        5, "pg2", (vote("pg2"), vote("pg3", LSN - 1)), 3, "the lease is expired; pg2 has the highest of 2 votes", AT
-    )
+    reason = "the lease is expired; pg2 has the highest of 2 votes"
+    assert command == Appoint(5, "pg2", (vote("pg2"), vote("pg3", LSN - 1)), 3, ASYNCHRONOUS, reason, AT)
 
 
 def test_a_known_live_voter_is_waited_for_but_not_for_long():
@@ -227,6 +270,36 @@ def test_a_node_tagged_nofailover_neither_wins_nor_sets_the_mark():
     assert winner(vote("pg3", LSN + 1), present=kept_out, election_s=2.0) is None
 
 
+def without_watchdog(name, *votes, required=True):
+    heard_of = voted(*votes)
+    watchdog = WatchdogSeen("/dev/watchdog", required, problem="/dev/watchdog: absent")
+    return heard_of | {name: replace(heard_of[name], report=replace(heard_of[name].report, watchdog=watchdog))}
+
+
+def test_r4_a_node_without_its_required_watchdog_neither_wins_nor_sets_the_mark():
+    both = without_watchdog("pg3", vote("pg2"), vote("pg3", LSN + 1))
+    assert commands(situation(vacant(), both, election_s=2.0))[0].node == "pg2"
+    alone = plan(situation(vacant(), without_watchdog("pg3", vote("pg3")), election_s=9.0))
+    assert alone.commands == ()
+    assert "pg3: candidate.watchdog: /dev/watchdog: absent" in alone.because
+    automatic = without_watchdog("pg3", vote("pg2"), vote("pg3", LSN + 1), required=False)
+    assert commands(situation(vacant(), automatic, election_s=2.0))[0].node == "pg3"
+
+
+def test_r4_a_synchronous_standby_without_its_required_watchdog_votes_and_is_not_chosen():
+    """R7: its vote shows what was acknowledged. If it alone has everything, everybody waits for its watchdog."""
+    present = synchronous(election=Election(5, "pg1 is silent"), lease=LeaseStatus.EXPIRED, epoch=5)
+    ahead = without_watchdog("pg2", vote("pg2", LSN + 1), vote("pg3"))
+    waits = plan(situation(present, ahead, election_s=9.0))
+    assert waits.commands == ()
+    assert "pg2: candidate.watchdog" in waits.because
+    assert "pg3: candidate.behind" in waits.because
+    level = without_watchdog("pg2", vote("pg2"), vote("pg3"))
+    (command,) = commands(situation(present, level, election_s=9.0))
+    assert command.node == "pg3"
+    assert {v.node for v in command.votes} == {"pg2", "pg3"}
+
+
 def test_an_election_that_nobody_can_win_says_why():
     assert plan(situation(vacant(), {})).because == "election 5: no vote has arrived"
     stuck = plan(situation(vacant(), voted(vote("pg2", 0)), election_s=9.0))
@@ -267,10 +340,10 @@ def test_a_switchover_waits_for_the_checkpoint_then_stops_elects_and_promotes():
     checkpointed = ALL | heard(report("pg1", checkpointed_operation="op1"))
     stopping = apply(requested(), AdvanceOperation("op1", Phase.STOPPING, AT)).state
     down = replace(stopping, lease=LeaseStatus.RELEASED)
-    electing = apply(down, AdvanceOperation("op1", Phase.ELECTING, AT)).state
     ballot = voted(vote("pg2", LSN + 1), vote("pg3", LSN + 1))
-    open_election = apply(electing, commands(situation(electing))[0]).state
-    appointed = apply(open_election, commands(situation(open_election, ballot))[0]).state
+    open_election = apply(down, commands(situation(down))[0]).state
+    electing = apply(open_election, AdvanceOperation("op1", Phase.ELECTING, AT)).state
+    appointed = apply(electing, commands(situation(electing, ballot))[0]).state
     promoting = apply(appointed, commands(situation(appointed, ballot))[0]).state
     opened = replace(promoting, appointment=replace(promoting.appointment, opened=True))
 
@@ -278,7 +351,7 @@ def test_a_switchover_waits_for_the_checkpoint_then_stops_elects_and_promotes():
     assert steps(requested(), checkpointed) == [(AdvanceOperation, Phase.STOPPING)]
     assert steps(requested(), ALL, phase_s=CHECKPOINT_WAIT_S + 0.1) == [(AdvanceOperation, Phase.STOPPING)]
     assert steps(stopping, ALL) == []
-    assert steps(down, ALL) == [(AdvanceOperation, Phase.ELECTING)]
+    assert steps(open_election, ALL) == [(AdvanceOperation, Phase.ELECTING)], "nobody waits for the telling"
     assert open_election.election.target == "pg2"
     assert appointed.primary == "pg2"
     assert promoting.running_operation().phase is Phase.PROMOTING
@@ -328,12 +401,33 @@ def test_the_target_waits_for_the_last_record_of_the_old_primary_for_a_second():
     assert commands(situation(targeted(), voted(vote("pg2", LSN + 1)), election_s=0.0))[0].node == "pg2"
 
 
+def test_who_is_shut_down_neither_wins_nor_is_waited_for_by_the_next_commits():
+    present = contested(sync(1, "pg2", "pg3"))
+    ballot = [report(v.node, vote=v) for v in (vote("pg1"), vote("pg2"), vote("pg3"))]
+    ends = heard(*(replace(said, ending=said.node in {"pg1", "pg2"}) for said in ballot))
+
+    (chosen,) = commands(situation(present, ends, WAITING))
+    assert (chosen.node, chosen.wanted) == ("pg3", SyncSet())
+    assert len(chosen.votes) == 3, "its vote counts"
+    everybody = heard(*(replace(said, ending=True) for said in ballot))
+    assert commands(situation(present, everybody, WAITING)) == []
+    (late,) = commands(situation(present, everybody, WAITING, election_s=TARGET_WAIT_S + 0.1))
+    assert late.node == "pg1"
+
+
+def test_a_switchovers_reason_is_in_the_history_of_what_came_of_it():
+    released = replace(requested(), lease=LeaseStatus.RELEASED, operations=(operation(Phase.ELECTING),))
+    (opened,) = commands(situation(released))
+
+    assert opened.reason == "switchover op1 (patching): the lease of epoch 4 is released"
+
+
 def test_others_wait_for_the_target_but_not_for_ever():
     others = voted(vote("pg1", LSN + 1), vote("pg3"))
 
     assert commands(situation(targeted(), others, election_s=TARGET_WAIT_S)) == []
     (again,) = commands(situation(targeted(), others, election_s=TARGET_WAIT_S + 0.1))
-    assert again == OpenElection(6, 4, again.reason)
+    assert again == OpenElection(6, 4, again.reason, at=AT)
     assert again.target == ""
 
 
@@ -364,27 +458,20 @@ def test_a_switchover_that_ended_elsewhere_has_failed():
     assert (command.phase, command.detail) == (Phase.FAILED, "pg2 is primary on timeline 3, not pg3")
 
 
-def test_r10_accepted_loss_appoints_the_named_target():
-    lossy = operation(Phase.ELECTING, kind=OperationKind.FAILOVER, allow_data_loss=True)
-    present = replace(targeted(), operations=(lossy,))
-
-    assert commands(situation(present, voted(vote("pg2", 0), vote("pg3")), election_s=2.0))[0].node == "pg2"
-
-
 # Positions
 
 
 @pytest.mark.parametrize(
     ("present", "reports", "noted_s", "expected"),
     [
-        (state(), heard(report("pg1", lsn=LSN + 1)), NOTE_EVERY_S, [NotePosition(4, Position(2, LSN + 1))]),
+        (state(), heard(report("pg1", lsn=LSN + 1)), NOTE_EVERY_S, [NotePosition(4, Position(2, LSN + 1), HEARD_AT)]),
         (state(), heard(report("pg1", lsn=LSN + 1)), NOTE_EVERY_S - 0.1, []),
         (state(), heard(report("pg1", lsn=LSN)), 99.0, []),
         (state(), heard(report("pg1", lsn=LSN - 1)), 99.0, []),
         (state(), heard(report("pg1", lsn=LSN + 1, timeline=1)), 99.0, []),
         (state(), heard(report("pg1", lsn=LSN + 1, in_recovery=True)), 99.0, []),
         (state(), heard(report("pg2", lsn=LSN + 1)), 99.0, []),
-        (state(last_known=None), heard(report("pg1")), 99.0, [NotePosition(4, Position(2, LSN))]),
+        (state(last_known=None), heard(report("pg1")), 99.0, [NotePosition(4, Position(2, LSN), HEARD_AT)]),
     ],
 )
 def test_the_position_of_the_primary_is_noted_while_it_moves(present, reports, noted_s, expected):
@@ -424,7 +511,8 @@ def test_plan_always_answers_and_the_same_twice():
     for seed in range(5000):
         tape = Tape(Random(seed).randbytes(120))
         present = some_state(tape)
-        now = situation(present, some_reports(present, tape), **some_ages(tape))
+        policy = policy_in_force(present)
+        now = situation(present, some_reports(present, tape), policy, **some_ages(tape))
         answer = plan(now)
         assert answer == plan(now)
         assert answer.because
@@ -466,3 +554,39 @@ def some_ages(tape):
 
 def test_the_appointments_here_are_those_that_apply_takes():
     assert apply(vacant(), appoint("pg2", vote("pg2"))).refused is None
+
+
+def test_a_new_raft_leader_takes_nobody_for_gone_who_has_not_reported_to_it_yet():
+    """Seen: commits waited for nobody for 0.3 s after the raft leadership had gone to a witness."""
+    heard_first = {"pg1": streaming("pg2", "pg3")["pg1"]}
+    led = {"reports": heard_first, "policy": WAITING}
+
+    assert commands(situation(synchronous(), **led, leading_s=WAITING.all_heard_after_s)) == []
+    (change,) = commands(situation(synchronous(), **led, leading_s=WAITING.all_heard_after_s + 0.01))
+    assert change.wanted.members == frozenset()
+
+
+def test_r9_a_primary_that_said_it_is_restarted_has_its_whole_lease():
+    def silent(**said):
+        reports = heard(report("pg2"), report("pg3")) | heard(report("pg1", **said), age_s=3.0)
+        return commands(situation(synchronous(), reports, confirmed_s=3.0))
+
+    assert [type(command) for command in silent()] == [OpenElection]
+    assert OpenElection not in map(type, silent(restarting=True))
+
+
+@pytest.mark.parametrize(
+    ("age_s", "said", "opens"),
+    [
+        (0.1, {"renew_epoch": 4}, False),
+        (WAITING.failure_timeout_s + 0.01, {"renew_epoch": 4}, True),
+        (0.1, {"renew_epoch": 3}, True),
+        (0.1, {"renew_epoch": None}, True),
+    ],
+    ids=["it asks", "it asked before it fell silent", "for another epoch", "it reports and asks for nothing"],
+)
+def test_r9_a_primary_that_asks_for_a_renewal_which_is_on_its_way_is_not_suspected(age_s, said, opens):
+    """Seen: the first report of a node process that was back in time opened the election that ended its PostgreSQL."""
+    reports = heard(report("pg2"), report("pg3")) | heard(report("pg1", primary=True, **said), age_s=age_s)
+    asked = commands(situation(synchronous(), reports, confirmed_s=3.0))
+    assert (OpenElection in map(type, asked)) is opens

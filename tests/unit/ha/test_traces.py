@@ -1,8 +1,8 @@
 """The traces of docs/safety.md that broke earlier wordings, as far as asynchronous mode has them, by their numbers.
 
-T4 to T8 and T10 come with synchronous sets. T9 is in test_findings, T11 in cluster/test_apply, T12 in
-tests/postgres/instance/test_follow, T13 in node/test_ledger and node/test_coordinator; what T2 rests on in PostgreSQL
-is in tests/postgres/instance/test_observed.
+All but T2 and T12 are in tests/model/test_traces, with synchronous sets. T9 is in test_findings too, T11 in
+cluster/test_apply, T12 in tests/postgres/instance/test_follow, T13 in node/test_ledger and node/test_coordinator; what
+T2 rests on in PostgreSQL is in tests/postgres/instance/test_observed.
 """
 
 from dataclasses import replace
