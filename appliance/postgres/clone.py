@@ -15,6 +15,8 @@ from appliance.postgres.settings import CONTROLLED, write_standby_signal
 from appliance.postgres.specs import Clone
 from appliance.postgres.wire import ask
 
+COPY_NAME = "appliance_copy"
+"""Under the member's own name it could confirm commits: pg_basebackup with a slot says what it has flushed."""
 _SILENCE_LIMIT_S = 600.0
 """a checkpoint of a busy source, or the sync of a large copy on a slow disk, says nothing for that long"""
 _ASK_LIMIT_S = 10.0
@@ -60,7 +62,7 @@ def _basebackup(spec: Clone, growing: Path, wal_dir: Path | None, mapping: dict[
         spec.binaries.tool("pg_basebackup"),
         f"--pgdata={growing}",
         # A disk that is busy with the copy may stall the WAL for longer than a standby is given.
-        f"--dbname={spec.source} options='-c wal_sender_timeout=60s'",
+        f"--dbname={spec.source} application_name={COPY_NAME} options='-c wal_sender_timeout=60s'",
         "--wal-method=stream",
         "--checkpoint=fast",
         "--progress",

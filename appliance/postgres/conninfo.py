@@ -9,7 +9,7 @@ from types import MappingProxyType
 _KNOWS_ADDRESSES_IN_CERTIFICATES = 15
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 
-PATIENCE: Mapping[str, str] = MappingProxyType(
+LINK_PATIENCE: Mapping[str, str] = MappingProxyType(
     {
         "connect_timeout": "3",
         "keepalives_idle": "2",
@@ -19,8 +19,12 @@ PATIENCE: Mapping[str, str] = MappingProxyType(
     }
 )
 """A peer that vanishes without a word is noticed after 5 s instead of the kernel's 15 minutes: unacknowledged data by
-`tcp_user_timeout`, silence by keepalives. libpq takes at least 2 s to connect; a member that does not answer within the
-limit is asked again soon."""
+`tcp_user_timeout`, silence by keepalives. A member that does not answer within `connect_timeout` is asked again soon.
+
+Longer than `CLIENT_PATIENCE`, because less gains nothing here. A standby is told its new primary by a reload, which
+does not wait for the old connection; a receiver whose primary is gone ends by `wal_receiver_timeout` anyway, as late.
+And a link that is given up on a loaded network costs a base backup from its beginning, or a place in the synchronous
+set."""
 
 
 def conninfo(
@@ -45,7 +49,7 @@ def conninfo(
         "dbname": dbname,
         "passfile": passfile or "",
         "application_name": application_name,
-        **PATIENCE,
+        **LINK_PATIENCE,
         **_verification(host, ca, major),
         "gssencmode": "disable",  # one round trip less, and nobody here has a ticket
     }

@@ -32,6 +32,8 @@ class ControlData:
     """start of the last checkpoint record; after SHUT_DOWN it is the last record"""
     timeline: int
     """of the last checkpoint: after a promotion the old one until the first checkpoint"""
+    min_recovery_lsn: int
+    """a standby's pages may need the WAL up to here, or a copy's that is not consistent yet; 0: none"""
     min_recovery_timeline: int
     """0: none"""
     checksums: bool
@@ -83,6 +85,7 @@ def _control(value: dict[str, str]) -> ControlData:
         state=ControlState(value["Database cluster state"]),
         checkpoint_lsn=parse_lsn(value["Latest checkpoint location"]),
         timeline=int(value["Latest checkpoint's TimeLineID"]),
+        min_recovery_lsn=parse_lsn(value["Minimum recovery ending location"]),
         min_recovery_timeline=int(value["Min recovery ending loc's timeline"]),
         checksums=int(value["Data page checksum version"]) != 0,
         wal_log_hints=value["wal_log_hints setting"] == "on",

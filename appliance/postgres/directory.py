@@ -16,7 +16,8 @@ from appliance.postgres.files import remove_durably
 class Directory:
     kind: DirectoryKind
     control: ControlData | None = None
-    """None for a cluster: `problem` says why. While a postmaster runs it is as of the first look at that one."""
+    """None for a cluster: `problem` says why. While a postmaster runs it is as of the first look at that one, unless
+    that is stopping"""
     standby_signal: bool = False
     postmaster_pid: int | None = None
     """alive, and running in this directory"""
@@ -25,8 +26,12 @@ class Directory:
     problem: str = ""
 
 
-def inspect(data_dir: Path, binaries: Binaries) -> Directory:
-    """Look, without changing anything. Cheap when nothing changed: the control data are kept until the file changes."""
+def inspect(data_dir: Path, binaries: Binaries, *, stopping: bool = False) -> Directory:
+    """Look, without changing anything. Cheap when nothing changed: the control data are kept until the file changes.
+
+    A postmaster changes it with every checkpoint, and nobody asks for it meanwhile; one that is `stopping` writes into
+    it that it is shut down, while it still waits for others.
+    """
     try:
         names = {entry.name for entry in os.scandir(data_dir)}
     except FileNotFoundError:
@@ -41,7 +46,7 @@ def inspect(data_dir: Path, binaries: Binaries) -> Directory:
         pid = postmaster_pid(data_dir)
     except OSError as error:
         return Directory(DirectoryKind.CLUSTER, problem=f"{data_dir}/postmaster.pid cannot be read: {error.strerror}")
-    control, problem = _identity(data_dir, binaries, pid)
+    control, problem = _identity(data_dir, binaries, None if stopping else pid)
     return Directory(
         DirectoryKind.CLUSTER,
         control=control,

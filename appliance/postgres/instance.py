@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.cluster.lsn import parse_lsn
+from appliance.postgres.settings import ADMITS, SYNC_NAMES, SYNC_VERSION
 
-LOOK = """
+SHOWN_SYNC_VERSION = f"""
+CASE WHEN current_setting('{SYNC_NAMES}', true) = current_setting('synchronous_standby_names')
+  THEN current_setting('{SYNC_VERSION}', true) END
+"""
+"""Null: never set; or the names are others than those written with it, be it by ALTER SYSTEM or because PostgreSQL
+refused them: a reload with one bad value takes all the others, the version too."""
+
+LOOK = f"""
 SELECT row_to_json(seen) FROM (
   SELECT
     r.in_recovery,
@@ -20,11 +28,15 @@ SELECT row_to_json(seen) FROM (
     CASE WHEN r.in_recovery
       THEN (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup') END AS replay_waits_for,
     current_setting('primary_conninfo') AS primary_conninfo,
+    {SHOWN_SYNC_VERSION} AS sync_version,
+    current_setting('appliance.refuses_writes', true) AS refuses_writes,
+    current_setting('{ADMITS}', true) AS admits,
     c.timeline_id AS checkpoint_timeline,
     v.min_recovery_end_timeline AS recovery_timeline,
     (SELECT row_to_json(receiver) FROM (SELECT status, received_tli FROM pg_stat_wal_receiver) AS receiver) AS receiver,
     (SELECT json_agg(sender) FROM (
-      SELECT usename, application_name, client_addr, state, sync_state, sync_priority FROM pg_stat_replication
+      SELECT usename, application_name, client_addr, state, sync_state, sync_priority, flush_lsn
+      FROM pg_stat_replication WHERE pid <> pg_backend_pid()
     ) AS sender) AS walsenders,
     (SELECT json_agg(slot) FROM (
       SELECT slot_name, slot_type, active, wal_status FROM pg_replication_slots
@@ -35,9 +47,11 @@ SELECT row_to_json(seen) FROM (
   FROM (SELECT pg_is_in_recovery() AS in_recovery) AS r,
     pg_control_checkpoint() AS c, pg_control_recovery() AS v
 ) AS seen
-"""
+"""  # noqa: S608
 """$1: the time of the configuration whose pending restarts are known. pg_settings costs more than all the rest."""
 
+
+UNKNOWN_SYNC_VERSION = -1
 
 _WAITS_FOR_WAL = {"RecoveryWalStream", "RecoveryRetrieveRetryInterval"}
 """https://www.postgresql.org/docs/current/monitoring-stats.html: for a receiver to bring some, or to look again"""
@@ -52,6 +66,8 @@ class WalSender:
     state: str
     sync_state: str
     sync_priority: int
+    flushed_lsn: int
+    """what its standby has said that it has on disk; 0: it has said nothing yet"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +106,14 @@ class InstanceSeen:
     pending_restart: tuple[str, ...]
     """parameters whose new value waits for a restart"""
     primary_conninfo: str
+    sync_version: int
+    """of the synchronous set that it has loaded; UNKNOWN_SYNC_VERSION: none that the appliance wrote"""
     checkpoint_timeline: int
     """of the last checkpoint; pg_rewind from here needs it to be `timeline` (R15)"""
+    refuses_writes: bool = False
+    """`appliance.refuses_writes` as it is loaded"""
+    admits: bool = True
+    """`appliance.admits` as it is loaded; one that was started without it knows no gate"""
 
     @property
     def position_lsn(self) -> int:
@@ -133,9 +155,17 @@ def read_answer(answer: str, known: Known, server_version: int) -> tuple[Instanc
         postmaster_start_time=said["postmaster_start_time"],
         pending_restart=known.pending_restart,
         primary_conninfo=said["primary_conninfo"],
+        sync_version=read_sync_version(said["sync_version"]),
+        refuses_writes=said.get("refuses_writes") == "on",
+        admits=said.get("admits") != "off",
         checkpoint_timeline=said["checkpoint_timeline"],
     )
     return seen, known
+
+
+def read_sync_version(shown: str | None) -> int:
+    """The answer to SHOWN_SYNC_VERSION; a role or a database may have been given a setting of that name."""
+    return int(shown) if shown is not None and shown.isdecimal() else UNKNOWN_SYNC_VERSION
 
 
 def _timeline(said: dict[str, Any]) -> int:
@@ -154,6 +184,7 @@ def _walsender(said: dict[str, Any]) -> WalSender:
         state=said["state"] or "",
         sync_state=said["sync_state"] or "",
         sync_priority=said["sync_priority"] or 0,
+        flushed_lsn=_lsn(said["flush_lsn"]) or 0,
     )
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from appliance.postgres.auto_conf import clean_auto_conf, foreign_auto_conf
 from appliance.postgres.binaries import Binaries
 from appliance.postgres.certificate import Certificate
 from appliance.postgres.control import ControlData
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE
 from appliance.postgres.errors import SettingsError
 from appliance.postgres.files import differs, read_text, write_atomically, write_if_changed
+from appliance.postgres.unix_socket import PATH_LIMIT_BYTES, socket_file
 
 SUPERUSER = "postgres"
 INCLUDE_FILE = "appliance.conf"
@@ -26,7 +28,16 @@ IDENT_FILE = "appliance_ident.conf"
 STANDBY_SIGNAL = "standby.signal"
 _INCLUDE_LINE = f"include '{INCLUDE_FILE}'"
 _HEAD = "# Written by pg-appliance and overwritten by it: change the cluster's configuration instead.\n"
-_SOCKET_PATH_LIMIT_BYTES = 107
+SYNC_VERSION = "appliance.sync_version"
+"""The agreed synchronous set that was written, as any session shows it."""
+SYNC_NAMES = "appliance.sync_names"
+"""What was written with it as `synchronous_standby_names`: if that shows something else, the set is not loaded."""
+NOBODY = 'ANY 1 ("appliance: not the primary")'
+"""`synchronous_standby_names` of a PostgreSQL that is not appointed: no member has this name (R5, T7)."""
+ADMITS = "appliance.admits"
+"""Shows a session, and the next look, whether the hba file beside it lets applications in."""
+_SYNCHRONOUS = frozenset({"synchronous_standby_names", SYNC_NAMES, SYNC_VERSION, ADMITS})
+"""What ALTER SYSTEM must not win over while PostgreSQL runs either (R5, R8)."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
 
 DEFAULTS: Mapping[str, str] = MappingProxyType(
@@ -65,15 +76,21 @@ _REQUIRED: Mapping[str, str] = MappingProxyType(
         "full_page_writes": "on",
         "hot_standby": "on",
         "recovery_target_timeline": "latest",
+        # A PostgreSQL that comes back by itself would show commits that nobody has confirmed (R5a): it ends instead.
+        "restart_after_crash": "off",
         "wal_log_hints": "on",
     }
 )
 """What the promises rest on: a configuration that says otherwise is refused."""
 
+_SAME: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"on": frozenset({"on", "true", "yes", "1"}), "off": frozenset({"off", "false", "no", "0"})}
+)
+
 _OWN = frozenset(
     {
         "cluster_name", "hba_file", "ident_file", "listen_addresses", "port", "primary_conninfo", "primary_slot_name",
-        "restore_command", "synchronous_standby_names", "unix_socket_directories",
+        "restore_command", "synchronous_standby_names", SYNC_NAMES, SYNC_VERSION, ADMITS, "unix_socket_directories",
     }
 )  # fmt: skip
 """What the appliance itself sets from other things than `parameters`."""
@@ -89,12 +106,16 @@ _FOREIGN = frozenset(
 
 _ON_COMMAND_LINE = (
     "listen_addresses", "port", "unix_socket_directories", "cluster_name", "hba_file", "ident_file", "hot_standby",
-    "wal_log_hints", "wal_level", "max_connections", "max_worker_processes", "max_wal_senders", "max_replication_slots",
-    "max_prepared_transactions", "max_locks_per_transaction", "track_commit_timestamp",
+    "restart_after_crash", "wal_log_hints", "wal_level", "max_connections", "max_worker_processes", "max_wal_senders",
+    "max_replication_slots", "max_prepared_transactions", "max_locks_per_transaction", "track_commit_timestamp",
 )  # fmt: skip
-"""They need a restart anyway, and there nothing in a file, ALTER SYSTEM included, wins over them."""
+"""They need a restart anyway, or must never change, and there nothing in a file, ALTER SYSTEM included, wins over
+them."""
 
 CONTROLLED = frozenset(DEFAULTS) | frozenset(_REQUIRED) | _OWN | _FOREIGN
+
+REFUSES_WRITES = "appliance.refuses_writes"
+"""Shows a session, and the next look, whether new transactions are read-only for want of disk space."""
 
 _SOUND_PROTOCOLS = frozenset({"tlsv1.2", "tlsv1.3"})
 
@@ -116,12 +137,21 @@ class Settings:
     ident: tuple[str, ...] = ()
     primary_conninfo: str = ""
     primary_slot_name: str = ""
+    synchronous_standby_names: str = ""
+    sync_version: int = 0
+    """of the agreed synchronous set that these names are; a session shows it as `appliance.sync_version`"""
+    slot_wal_mb: int | None = None
+    """the default of max_slot_wal_keep_size that the disk at hand has room for; None: DEFAULTS'"""
+    refuses_writes: bool = False
+    """transactions are read-only unless they say otherwise: the disk is about to be full"""
+    admits: bool = True
+    """applications are let in; else members and the run user's superuser are, and nobody else (R5a)"""
     certificate: Certificate | None = None
     """with one, members come encrypted or not at all, and so do applications unless `hba` says otherwise"""
 
     @property
     def socket(self) -> Path:
-        return self.unix_socket_dir / f".s.PGSQL.{self.port}"
+        return socket_file(self.unix_socket_dir, self.port)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -131,14 +161,26 @@ class Settings:
         return cls(**{**document, **lists, "unix_socket_dir": socket_dir, "certificate": found})
 
 
+def standby_names(k: int, members: Iterable[str], *, by_priority: bool) -> str:
+    """`synchronous_standby_names` that wait for `k` of these; empty for k = 0.
+
+    PostgreSQL compares the names without regard to case, and takes "*" for everybody, also in quotes. A list without
+    names is an error to it, and a reload with an error leaves what was loaded before.
+    """
+    quoted_names = ", ".join('"{}"'.format(name.replace('"', '""')) for name in members)
+    if k and not quoted_names:
+        return NOBODY
+    return f"{'FIRST' if by_priority else 'ANY'} {k} ({quoted_names})" if k else ""
+
+
 def check_settings(settings: Settings) -> None:
     """Raises SettingsError for what PostgreSQL, or a promise, cannot do with; values are PostgreSQL's to judge."""
     for name, value in settings.parameters.items():
         check_parameter(name, value)
     check_lines((*settings.hba, *settings.ident))
-    if len(os.fsencode(settings.socket)) > _SOCKET_PATH_LIMIT_BYTES:
+    if len(os.fsencode(settings.socket)) > PATH_LIMIT_BYTES:
         raise SettingsError(
-            f"the socket path {settings.socket} has more than {_SOCKET_PATH_LIMIT_BYTES} bytes; use a shorter directory"
+            f"the socket path {settings.socket} has more than {PATH_LIMIT_BYTES} bytes; use a shorter directory"
         )
 
 
@@ -156,7 +198,7 @@ def check_parameter(name: str, value: str) -> None:
         raise SettingsError(f"postgresql.parameters: {name!r} is no parameter name")
     if name in _OWN | _FOREIGN:
         raise SettingsError(f"postgresql.parameters.{name}: is set by the appliance; remove it")
-    if name in _REQUIRED and value.lower() not in {_REQUIRED[name], "true", "yes", "1"}:
+    if name in _REQUIRED and value.lower() not in _SAME.get(_REQUIRED[name], {_REQUIRED[name]}):
         raise SettingsError(f"postgresql.parameters.{name}: must be {_REQUIRED[name]}, not {value!r}; remove it")
     if name == "wal_level" and value.lower() == "minimal":
         raise SettingsError("postgresql.parameters.wal_level: standbys need replica or logical, not 'minimal'")
@@ -169,8 +211,10 @@ def check_parameter(name: str, value: str) -> None:
 def effective(settings: Settings, data_dir: Path, floor: ControlData | None = None) -> dict[str, str]:
     """Every parameter that the appliance sets. `floor` is a standby's control data: with less it does not start."""
     check_settings(settings)
+    fitted = {} if settings.slot_wal_mb is None else {"max_slot_wal_keep_size": f"{settings.slot_wal_mb}MB"}
     values = {
         **DEFAULTS,
+        **fitted,
         **{name.lower(): value for name, value in settings.parameters.items()},
         **_REQUIRED,
         "cluster_name": settings.cluster_name,
@@ -181,7 +225,12 @@ def effective(settings: Settings, data_dir: Path, floor: ControlData | None = No
         "primary_conninfo": settings.primary_conninfo,
         "primary_slot_name": settings.primary_slot_name,
         "restore_command": "",
-        "synchronous_standby_names": "",
+        "synchronous_standby_names": settings.synchronous_standby_names,
+        SYNC_NAMES: settings.synchronous_standby_names,
+        SYNC_VERSION: str(settings.sync_version),
+        ADMITS: "on" if settings.admits else "off",
+        REFUSES_WRITES: "on" if settings.refuses_writes else "off",
+        **({"default_transaction_read_only": "on"} if settings.refuses_writes else {}),
         "unix_socket_directories": str(settings.unix_socket_dir),
         **(settings.certificate.parameters() if settings.certificate else {}),
     }
@@ -222,13 +271,15 @@ def write_settings(data_dir: Path, settings: Settings, floor: ControlData | None
     """Whether anything changed, that is, whether a running PostgreSQL needs a reload."""
     rendered = _rendered(data_dir, settings, floor)
     changed = [write_if_changed(data_dir / name, text) for name, text in rendered.items()]
-    return any([*changed, _include(data_dir)])
+    return any([*changed, _include(data_dir), clean_auto_conf(data_dir, _SYNCHRONOUS)])
 
 
 def settings_differ(data_dir: Path, settings: Settings, floor: ControlData | None = None) -> bool:
     """Whether `write_settings` would change anything."""
     rendered = _rendered(data_dir, settings, floor)
-    return not _included(data_dir) or any(differs(data_dir / name, text) for name, text in rendered.items())
+    if not _included(data_dir) or foreign_auto_conf(data_dir, _SYNCHRONOUS):
+        return True
+    return any(differs(data_dir / name, text) for name, text in rendered.items())
 
 
 def _rendered(data_dir: Path, settings: Settings, floor: ControlData | None) -> dict[str, str]:
@@ -236,9 +287,10 @@ def _rendered(data_dir: Path, settings: Settings, floor: ControlData | None) -> 
     lines = [f"{name} = {quoted(values[name])}" for name in sorted(values)]
     network = "hostssl" if settings.certificate else "host"
     return {
-        INCLUDE_FILE: _file(lines),
-        HBA_FILE: _file([*_own_hba(network), *(settings.hba or _default_hba(network))]),
+        # The first to be written: whatever shows `appliance.admits` as off has a closed one beside it.
+        HBA_FILE: _file([*_own_hba(network), *_applications_hba(settings, network)]),
         IDENT_FILE: _file([*_own_ident(), *settings.ident]),
+        INCLUDE_FILE: _file(lines),
     }
 
 
@@ -254,6 +306,13 @@ def _own_hba(network: str) -> list[str]:
         f"local all {REPLICATION_ROLE},{REWIND_ROLE} reject",
         f"host all {REPLICATION_ROLE},{REWIND_ROLE} all reject",
     ]
+
+
+def _applications_hba(settings: Settings, network: str) -> Iterable[str]:
+    """A closed gate has no line of the user's, so that none of them can keep PostgreSQL from loading it."""
+    if not settings.admits:
+        return ("local all all reject", "host all all all reject")
+    return settings.hba or _default_hba(network)
 
 
 def _default_hba(network: str) -> list[str]:

@@ -1,5 +1,6 @@
 """One connection with a deadline on every step: libpq without blocking, so a hung server costs no more than that."""
 
+import re
 import select
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from psycopg import pq
 from appliance.postgres.errors import PostgresError, PostgresUnreachable
 
 Row = list[str | None]
+_PLACE = re.compile(r"\$([1-9])")
 
 
 def ask(conninfo: str, sql: str, *, limit_s: float) -> list[Row]:
@@ -25,16 +27,18 @@ def ask(conninfo: str, sql: str, *, limit_s: float) -> list[Row]:
 class Wire:
     """Belongs to one thread. After PostgresUnreachable it is closed: an answer that comes later is nobody's."""
 
-    def __init__(self, connection: pq.abc.PGconn) -> None:
+    def __init__(self, connection: pq.abc.PGconn, *, plain: bool = False) -> None:
+        """`plain`: it understands simple queries only, so that values are written into them."""
         self._connection = connection
+        self._plain = plain
         self._poll = select.poll()
         self._prepared: dict[str, bytes] = {}
 
     @classmethod
-    def connect(cls, conninfo: str, until_s: float) -> Self:
+    def connect(cls, conninfo: str, until_s: float, *, plain: bool = False) -> Self:
         """Name resolution aside, which libpq does not bound: members' addresses are numbers or in the host file."""
         connection = pq.PGconn.connect_start(conninfo.encode())
-        wire = cls(connection)
+        wire = cls(connection, plain=plain)
         with _Broken(wire):
             wire._finish_connecting(until_s)
         connection.nonblocking = 1
@@ -56,11 +60,21 @@ class Wire:
     def send(self, sql: str, parameters: Sequence[str | None], until_s: float) -> None:
         """The answer is fetched by `answer`, or awaited by `answered`."""
         with _Broken(self):
-            self._connection.send_query_params(sql.encode(), _encoded(parameters))
+            if self._plain:
+                self._connection.send_query(self._written(sql, parameters).encode())
+            else:
+                self._connection.send_query_params(sql.encode(), _encoded(parameters))
             self._flush(until_s)
+
+    def _written(self, sql: str, parameters: Sequence[str | None]) -> str:
+        escaping = pq.Escaping(self._connection)
+        values = ["NULL" if v is None else bytes(escaping.escape_literal(v.encode())).decode() for v in parameters]
+        return _PLACE.sub(lambda place: values[int(place[1]) - 1], sql)
 
     def ask_prepared(self, sql: str, parameters: Sequence[str | None], until_s: float) -> list[Row]:
         """As `ask`, but PostgreSQL parses and plans it once in the life of this connection."""
+        if self._plain:
+            return self.ask(sql, parameters, until_s)
         if sql not in self._prepared:
             self._prepare(sql, f"appliance_{len(self._prepared)}".encode(), until_s)
         with _Broken(self):

@@ -36,6 +36,11 @@ HERE = Path(__file__).parent
 SOURCES = HERE.parents[2]
 SMALL_DISK = "APPLIANCE_TEST_SMALL_DISK"
 ROOM = "APPLIANCE_TEST_ROOM"
+SERVERS = "APPLIANCE_TEST_SERVERS"
+"""Directories of programs, with colons between: tests that are about PostgreSQL itself run on each, instead of on every
+release that Debian has installed."""
+OF_EACH_RELEASE = "test_synchronous_"
+"""Such files run once for each release, so that none takes too long."""
 SMALL_DISK_BYTES = 160 << 20
 ROOM_BYTES = 4 << 30
 RUN_USER = "postgres"
@@ -50,10 +55,18 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 class AsPostgres(pytest.File):
     def collect(self):
-        yield WholeFile.from_parent(self, name=f"as_{RUN_USER}")
+        if self.path.name.startswith(OF_EACH_RELEASE):
+            for one in _servers():
+                yield WholeFile.from_parent(self, name=f"as_{RUN_USER}_on_{one.major}", servers=str(one.directory))
+        else:
+            yield WholeFile.from_parent(self, name=f"as_{RUN_USER}")
 
 
 class WholeFile(pytest.Item):
+    def __init__(self, *, servers="", **more):
+        super().__init__(**more)
+        self.servers = servers
+
     def runtest(self):
         root = Path(tempfile.mkdtemp(prefix="appliance-", dir="/var/tmp"))
         room = Path(tempfile.mkdtemp(prefix="appliance-", dir=_roomy()))
@@ -64,7 +77,8 @@ class WholeFile(pytest.Item):
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", small], check=True)
             for path in (root, small, room):
                 shutil.chown(path, RUN_USER)
-            self._run(root, {ROOM: str(room), SMALL_DISK: str(small), "TMPDIR": str(root), "PYTHONPATH": str(root)})
+            places = {ROOM: str(room), SMALL_DISK: str(small), "TMPDIR": str(root), "PYTHONPATH": str(root)}
+            self._run(root, places | {SERVERS: self.servers})
         finally:
             for path in (root, room):
                 _end_processes_in(path)
@@ -254,6 +268,17 @@ class Member:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
+@pytest.fixture
+def measured(server):
+    """Takes a duration in seconds; it has to be below a second, and is printed with `-rP`."""
+
+    def take(what, duration_s):
+        print(f"PostgreSQL {server.version}: {what} {duration_s * 1000:.1f} ms")
+        assert duration_s < 1
+
+    return take
+
+
 def ended(job: Job, limit_s: float = 60) -> JobSeen:
     until_s = time.monotonic() + limit_s
     while (seen := job.look()).running:
@@ -283,8 +308,26 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def binaries() -> Binaries:
+    return _usual()
+
+
+def _usual() -> Binaries:
     debian = Path("/usr/lib/postgresql/15/bin")
     return find(debian if debian.exists() else None)
+
+
+def _servers() -> list[Binaries]:
+    named = [find(Path(place)) for place in os.environ.get(SERVERS, "").split(":") if place]
+    usual = _usual()
+    debian = [find(place.parent) for place in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    found = named or [*(one for one in debian if one.major != usual.major), usual]
+    return sorted(found, key=lambda one: one.major)
+
+
+@pytest.fixture(scope="session", params=_servers() if os.geteuid() else [], ids=lambda one: one.version)
+def server(request) -> Binaries:
+    """Each release in turn."""
+    return request.param
 
 
 @pytest.fixture
@@ -298,6 +341,15 @@ def root():
 @pytest.fixture(scope="session")
 def template(binaries):
     """An initialised data directory and its passwords, copied by the tests that are not about its making."""
+    yield from _template(binaries)
+
+
+@pytest.fixture(scope="session")
+def template_of_each(server):
+    yield from _template(server)
+
+
+def _template(binaries):
     path = Path(tempfile.mkdtemp(prefix="appliance-", dir=_roomy()))
     one = Member("template", path, binaries, Credentials.generate(application=True))
     seen = one.initialise()
@@ -334,6 +386,12 @@ def primary(member, template):
     one = member("pg1", like=template)
     one.start()
     return one
+
+
+@pytest.fixture
+def copies(member, template_of_each, server):
+    """Makes members of one cluster by copying: nothing is written in the template, so each copy may follow another."""
+    return lambda name, **more: member(name, of=server, like=template_of_each, **more)
 
 
 @pytest.fixture

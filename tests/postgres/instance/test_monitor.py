@@ -77,6 +77,41 @@ def test_a_hung_server_costs_the_limit_and_no_more(primary, hung):
     primary.seen()
 
 
+def take_all(primary, taken):
+    while True:
+        taken.append(psycopg.connect(host=str(primary.root), port=primary.port, user="postgres", dbname="postgres"))
+
+
+def test_where_all_connections_are_taken_there_is_one_that_applications_cannot_take(primary):
+    """Not the look alone: what is asked with values, a checkpoint, and what a new connection shows."""
+    taken = []
+    try:
+        primary.monitor.close()
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            take_all(primary, taken)
+        late = Monitor(primary.root, primary.port)
+        for _ in range(2):
+            seen = late.look(2)
+            assert seen is not None
+            assert not seen.in_recovery
+            assert seen.walsenders == (), "its own is nobody's standby"
+        late.create_slot("appliance_pg9")
+        assert {slot.name for slot in late.look(2).slots} >= {"appliance_pg9"}
+        late.drop_slot("appliance_pg9")
+        assert late.execute("SELECT $1 || $2, $1 IS NULL", ["a'b\\c", "$1"]) == [["a'b\\c$1", "f"]]
+        late.end_walsenders("nobody")
+        assert late.mark_wal() > seen.flushed_lsn
+        late.shown_sync_version()
+        assert late.checkpoint(limit_s=20, twice=True)
+        while late.checkpointing:
+            late.look(2)
+        assert late.checkpoint_error is None
+        late.close()
+    finally:
+        for connection in taken:
+            connection.close()
+
+
 def test_a_server_that_is_gone_is_unknown_at_once(primary):
     primary.seen()
     primary.crash()

@@ -11,9 +11,14 @@ import pytest
 
 from appliance.cluster.config import Policy
 from appliance.cluster.state import Appointment, ClusterState, Config, LeaseStatus, Member, NodeRole, Position
-from appliance.ha.seen import Notes
+from appliance.ha.seen import Notes, PlaceSeen, StorageSeen
+from appliance.ha.storage import Room
+from appliance.node.clock import boottime_s
 from appliance.node.guard_client import GuardStatus, Postmaster
-from appliance.node.observe import Observer, Signalled
+from appliance.node.observe import LOOK_LIMIT_S, Observer, Signalled
+from appliance.postgres.control import ControlState
+from appliance.postgres.directory import inspect
+from appliance.postgres.monitor import ORDER_LIMIT_S
 from appliance.postgres.settings import settings_differ
 
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'CHECKPOINT'"
@@ -26,7 +31,7 @@ def node(primary):
     return observed(primary)
 
 
-def observed(primary):
+def observed(primary, probe=None):
     """Its observer, beside a guard that says what a guard would say."""
     postmaster = Postmaster(primary.process.pid, 0.0, primary.data_dir)
     guard = GuardStatus(1, 1, True, postmaster, False, None, None, None, None)
@@ -38,11 +43,13 @@ def observed(primary):
         log_file=primary.root / "log",
         job=None,
         replaced_kept_s=lambda: None,
+        told_conninfo=None,
         certificate=lambda: None,
+        room=Room(),
         settings_differ=lambda state, policy, source: settings_differ(primary.data_dir, primary.settings),
     )
     signalled = Signalled()
-    observer = Observer(ME, local, signalled)
+    observer = Observer(ME, local, signalled, probe=probe)
 
     def look(state=UNINITIALISED):
         return observer.look(state, Policy(), guard, Notes(), None, None, {})
@@ -52,7 +59,59 @@ def observed(primary):
         signalled.checkpoint_operation = operation
         signalled.checkpointing = primary.monitor.checkpoint(20)
 
-    return SimpleNamespace(look=look, checkpoint=checkpoint)
+    return SimpleNamespace(look=look, checkpoint=checkpoint, signalled=signalled)
+
+
+class Probe:
+    """Says what the test says."""
+
+    def __init__(self, stalled_s):
+        self.stalled_s, self.patience_s = stalled_s, 0.0
+
+    def look(self, patience_s):
+        self.patience_s = patience_s
+        return StorageSeen(PlaceSeen(stalled_s=self.stalled_s))
+
+
+def test_files_on_a_disk_that_hangs_are_compared_when_it_answers_again(primary):
+    """Reading them would wait with it; until then they may differ."""
+    probe = Probe(1.1)
+    node = observed(primary, probe)
+    assert node.look().settings_changed
+    probe.stalled_s = 0.0
+    assert not node.look().settings_changed
+    probe.stalled_s = 1.1
+    assert not node.look().settings_changed, "what was compared before still holds"
+
+
+def test_an_order_that_postgresql_does_not_answer_counts_as_time_that_the_disk_was_watched(primary):
+    """Else a disk that keeps every order waiting would never count as hung."""
+    probe = Probe(0.0)
+    observed(primary, probe).look()
+    assert probe.patience_s > LOOK_LIMIT_S + ORDER_LIMIT_S
+
+
+def test_a_stop_that_only_waits_for_a_hung_standby_shows_and_is_clean_if_it_is_cut_short(primary, member):
+    """A walsender waits for wal_sender_timeout; what is written is all there by then."""
+    standby = member("pg2")
+    assert standby.clone(primary).ok
+    standby.follow(primary)
+    standby.start(standby=True)
+    standby.until(lambda seen: seen.streaming)
+    standby.caught_up(primary)
+    node = observed(primary)
+    receiver = int(standby.value("SELECT pid FROM pg_stat_wal_receiver"))
+    os.kill(receiver, signal.SIGSTOP)
+    try:
+        assert node.look().shut_down_s is None
+        node.signalled.stop_s = boottime_s()
+        primary.process.send_signal(signal.SIGINT)
+        until(node, lambda seen: seen.shut_down_s is not None and seen.shut_down_s > 0.5)
+        assert primary.process.poll() is None
+        primary.crash()
+    finally:
+        os.kill(receiver, signal.SIGCONT)
+    assert inspect(primary.data_dir, primary.binaries).control.state is ControlState.SHUT_DOWN
 
 
 def until(node, claim, limit_s=10.0):

@@ -4,25 +4,36 @@ import signal
 import time
 from dataclasses import replace
 
+from appliance.ha.history import Standing
+from appliance.postgres.control import ControlState
 from appliance.postgres.credentials import REWIND_ROLE
 from appliance.postgres.directory import inspect, processes_in, rewind_mark
 from appliance.postgres.history import place_placeholders, read_history, remove_placeholders_above_real
 from appliance.postgres.incarnation import read_incarnation
 from appliance.postgres.settings import write_standby_signal
 from appliance.postgres.specs import Rewind
+from tests.postgres.instance.histories import stands
 
 
 def failed_over(primary, standby, timeline=3):
     """The primary has WAL that nobody else has, and died; the standby is the new primary, checkpoint done."""
+    left_behind(standby, primary)
+    standby.promote(timeline)
+    assert standby.value("SELECT to_regclass('public.lost')") is None
+    standby.sql("CREATE TABLE public.kept AS SELECT 1 AS id")
+    standby.monitor.checkpoint(limit_s=20)
+    standby.until(lambda seen: seen.checkpoint_timeline == timeline)
+
+
+def left_behind(standby, primary):
+    """The standby takes no more WAL, and then the primary writes some. A clone can have caught up before its receiver
+    starts, and one that is not there yet would pass for one that has ended."""
+    standby.until(lambda seen: seen.streaming)
     standby.caught_up(primary)
     standby.follow(None)
     standby.reload()
     standby.until(lambda seen: seen.receiver is None)
     primary.sql("CREATE TABLE public.lost AS SELECT 1 AS id")
-    standby.promote(timeline)
-    standby.sql("CREATE TABLE public.kept AS SELECT 1 AS id")
-    standby.monitor.checkpoint(limit_s=20)
-    standby.until(lambda seen: seen.checkpoint_timeline == timeline)
 
 
 def rejoins(one, source):
@@ -32,6 +43,35 @@ def rejoins(one, source):
     one.caught_up(source)
     assert one.value("SELECT count(*) FROM public.kept") == "1"
     assert one.value("SELECT to_regclass('public.lost')") is None
+
+
+def test_r14_a_crashed_primary_whose_recovery_as_a_standby_was_interrupted_just_follows(primary, member):
+    """Its control file says "in crash recovery", as a primary's does; where its WAL ends shows when it is recovered."""
+    standby = member("pg2")
+    assert standby.clone(primary).ok
+    standby.follow(primary)
+    standby.start(standby=True)
+    primary.sql("CREATE TABLE public.kept AS SELECT g AS id FROM generate_series(1, 300000) AS g")
+    standby.caught_up(primary)
+    primary.crash()
+    standby.promote(3)
+    before = stands(primary, standby, 3)
+    primary.follow(None)
+    primary.start(standby=True, wait=False)
+    control = lambda: inspect(primary.data_dir, primary.binaries, stopping=True).control  # noqa: E731
+    until_s = time.monotonic() + 10
+    while control().state is not ControlState.IN_CRASH_RECOVERY:
+        assert time.monotonic() < until_s
+    primary.stop(signal.SIGKILL)
+    assert control().state is ControlState.IN_CRASH_RECOVERY, "it was not interrupted"
+
+    assert before is Standing.DIVERGED, "nobody knows better, and a rewind finds out"
+    assert stands(primary, standby, 3) is Standing.ANCESTOR
+    primary.follow(standby)
+    primary.start(standby=True)
+    primary.until(lambda seen: seen.streaming)
+    primary.caught_up(standby)
+    assert primary.value("SELECT count(*) FROM public.kept") == "300000"
 
 
 def test_r15_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, root):
@@ -61,7 +101,6 @@ def test_r15_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, 
     assert primary.value("SHOW cluster_name") == "pg1", "its own settings are rendered again"
 
     # and back: the node with the separate WAL directory is rewound
-    primary.caught_up(standby)
     failed_over_back(primary, standby)
     link = (standby.data_dir / "pg_wal").readlink()
     standby.crash()
@@ -72,10 +111,7 @@ def test_r15_a_crashed_primary_with_a_table_of_its_own_rejoins(primary, member, 
 
 
 def failed_over_back(standby, primary):
-    standby.follow(None)
-    standby.reload()
-    standby.until(lambda seen: seen.receiver is None)
-    primary.sql("CREATE TABLE public.lost AS SELECT 1 AS id")
+    left_behind(standby, primary)
     standby.promote(4)
     standby.monitor.checkpoint(limit_s=20)
     standby.until(lambda seen: seen.checkpoint_timeline == 4)

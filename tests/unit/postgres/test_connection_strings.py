@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from appliance.postgres.conninfo import conninfo, keywords
-from appliance.postgres.dsn import dsn
+from appliance.postgres.conninfo import LINK_PATIENCE, conninfo, keywords
+from appliance.postgres.dsn import CLIENT_PATIENCE, dsn
+from appliance.postgres.settings import DEFAULTS
 
 CA = Path("/a dir/ca.crt")
 HOSTS = [("10.0.0.11", 5432), ("fd00::12", 5433)]
@@ -38,6 +39,21 @@ def test_with_an_authority_the_other_end_is_verified_as_well_as_its_libpq_can(ho
     without = conninfo_to_dict(conninfo(host=host, port=1, user="u", major=major))
     assert without["sslmode"] == "prefer"
     assert "sslrootcert" not in without
+
+
+@pytest.mark.parametrize("patience", [LINK_PATIENCE, CLIENT_PATIENCE], ids=["links", "clients"])
+def test_silence_is_noticed_as_soon_as_data_that_nobody_acknowledges(patience):
+    given = {name: int(value) for name, value in patience.items()}
+    silence_s = given["keepalives_idle"] + given["keepalives_interval"] * given["keepalives_count"]
+    assert silence_s * 1000 == given["tcp_user_timeout"]
+    assert given["keepalives_count"] > 1, "one lost packet ends no connection"
+    assert given["connect_timeout"] >= 2, "libpq takes 2 s for less"
+
+
+def test_a_link_is_no_less_patient_than_the_receiver_on_it():
+    read = conninfo_to_dict(conninfo(host="pg1", port=1, user="u"))
+    assert DEFAULTS["wal_receiver_timeout"] == "5s"
+    assert read["tcp_user_timeout"] == "5000"
 
 
 @given(

@@ -39,7 +39,7 @@ def test_the_output_is_read():
     assert control.state is ControlState.IN_ARCHIVE_RECOVERY
     assert control.checkpoint_lsn == 0x17424E8
     assert (control.timeline, control.newest_timeline) == (3, 4)
-    assert control.min_recovery_timeline == 4
+    assert (control.min_recovery_lsn, control.min_recovery_timeline) == (0x103000060, 4)
     assert control.wal_log_hints
     assert control.checksums
     assert control.max_connections == 100

@@ -12,12 +12,14 @@ from appliance.postgres.settings import (
     CONTROLLED,
     HBA_FILE,
     INCLUDE_FILE,
+    NOBODY,
     Settings,
     check_settings,
     effective,
     quoted,
     server_argv,
     settings_differ,
+    standby_names,
     write_settings,
 )
 
@@ -35,6 +37,20 @@ def having(**parameters):
 def test_configured_values_replace_defaults_whatever_their_case():
     assert effective(PLAIN, Path("/d"))["max_connections"] == "100"
     assert effective(having(MAX_CONNECTIONS="7"), Path("/d"))["max_connections"] == "7"
+
+
+def test_a_slot_keeps_what_the_disk_has_room_for_unless_the_configuration_says_otherwise():
+    name = "max_slot_wal_keep_size"
+    assert effective(PLAIN, Path("/d"))[name] == "10GB"
+    assert effective(replace(PLAIN, slot_wal_mb=175), Path("/d"))[name] == "175MB"
+    assert effective(replace(having(**{name: "1GB"}), slot_wal_mb=175), Path("/d"))[name] == "1GB"
+
+
+def test_writes_are_refused_whatever_the_configuration_says():
+    refusing = replace(having(default_transaction_read_only="off"), refuses_writes=True)
+    assert "default_transaction_read_only" not in effective(PLAIN, Path("/d"))
+    assert effective(refusing, Path("/d"))["default_transaction_read_only"] == "on"
+    assert effective(replace(refusing, refuses_writes=False), Path("/d"))["default_transaction_read_only"] == "off"
 
 
 def test_a_standby_gets_at_least_what_its_primary_had():
@@ -59,16 +75,60 @@ def test_what_needs_a_restart_stands_on_the_command_line():
 
 
 @pytest.mark.parametrize(
+    ("k", "members", "by_priority", "written"),
+    [
+        (1, ["pg2"], False, 'ANY 1 ("pg2")'),
+        (2, ["pg3", "pg2"], False, 'ANY 2 ("pg3", "pg2")'),
+        (1, ["Node-2.x", 'a"b'], True, 'FIRST 1 ("Node-2.x", "a""b")'),
+        (0, ["pg2"], False, ""),
+        (0, [], True, ""),
+        (1, [], False, NOBODY),
+    ],
+)
+def test_a_set_is_written_as_postgresql_reads_it(k, members, by_priority, written):
+    """Quoting is tried on real PostgreSQL in test_synchronous_names."""
+    assert standby_names(k, members, by_priority=by_priority) == written
+
+
+def test_the_names_stand_beside_the_version_to_be_compared_with_what_is_loaded(tmp_path):
+    names = standby_names(1, ["it's"], by_priority=False)
+    settings = replace(PLAIN, synchronous_standby_names=names, sync_version=7)
+    values = effective(settings, Path("/d"))
+    assert values["synchronous_standby_names"] == values["appliance.sync_names"] == names
+    assert values["appliance.sync_version"] == "7"
+    write_settings(tmp_path, settings)
+    assert settings_differ(tmp_path, replace(settings, sync_version=8))
+    assert settings_differ(tmp_path, replace(settings, synchronous_standby_names=""))
+
+
+def test_what_alter_system_says_about_synchronous_standbys_is_taken_back_at_every_reload(tmp_path):
+    write_settings(tmp_path, PLAIN)
+    auto_conf = tmp_path / "postgresql.auto.conf"
+    auto_conf.write_text("work_mem = '5MB'\nSynchronous_Standby_Names = ''\n")
+    assert settings_differ(tmp_path, PLAIN)
+    assert write_settings(tmp_path, PLAIN)
+    assert not settings_differ(tmp_path, PLAIN)
+    assert not write_settings(tmp_path, PLAIN)
+    kept = [line for line in auto_conf.read_text().splitlines() if not line.startswith("#")]
+    assert kept == ["work_mem = '5MB'"]
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("port", "1", "is set by the appliance"),
         ("Primary_ConnInfo", "host=x", "is set by the appliance"),
         ("synchronous_standby_names", "*", "is set by the appliance"),
+        ("Appliance.Sync_Version", "1", "is set by the appliance"),
+        ("appliance.sync_names", "", "is set by the appliance"),
         ("recovery_target_lsn", "0/0", "is set by the appliance"),
         ("data_directory", "/", "is set by the appliance"),
         ("fsync", "off", "must be on, not 'off'"),
         ("full_page_writes", "false", "must be on"),
         ("hot_standby", "off", "must be on"),
+        ("restart_after_crash", "on", "must be off, not 'on'"),
+        ("restart_after_crash", "1", "must be off"),
+        ("Appliance.Admits", "on", "is set by the appliance"),
         ("wal_level", "Minimal", "replica or logical"),
         ("ssl_min_protocol_version", "TLSv1", "must be TLSv1.2 or TLSv1.3, not 'TLSv1'"),
         ("a b", "1", "is no parameter name"),
@@ -132,6 +192,20 @@ def test_the_appliances_own_rules_come_first(tmp_path):
     lines = (tmp_path / HBA_FILE).read_text().splitlines()
     assert lines[-1] == "host all all all trust"
     assert lines[-2].startswith("host all appliance_replication,appliance_rewind all reject")
+
+
+def test_a_closed_gate_lets_in_nobody_but_the_appliance_and_has_no_line_that_could_be_wrong(tmp_path):
+    write_settings(tmp_path, replace(PLAIN, hba=("junk",)))
+    own = (tmp_path / HBA_FILE).read_text().splitlines()[:-1]
+    write_settings(tmp_path, replace(PLAIN, hba=("junk",), admits=False))
+    assert (tmp_path / HBA_FILE).read_text().splitlines() == [*own, "local all all reject", "host all all all reject"]
+    assert "appliance.admits = 'off'" in (tmp_path / INCLUDE_FILE).read_text()
+    assert settings_differ(tmp_path, replace(PLAIN, hba=("junk",)))
+
+
+def test_a_crash_of_one_session_ends_postgresql_whatever_is_configured():
+    assert effective(having(restart_after_crash="no"), Path("/d"))["restart_after_crash"] == "off"
+    assert "restart_after_crash=off" in server_argv(BINARIES, Path("/d"), PLAIN)
 
 
 def test_with_a_certificate_whoever_comes_over_the_network_comes_encrypted(tmp_path):
