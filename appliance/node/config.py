@@ -4,16 +4,17 @@ What all nodes share is the configuration document in the replicated state (appl
 only carries its first version.
 """
 
+import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, field_validator, model_validator
 
-from appliance.cluster.config import ConfigError, read_policy
-from appliance.cluster.state import NodeRole
+from appliance.cluster.config import ConfigError, Policy, read_policy
+from appliance.cluster.state import NodeRole, Scalar
 from appliance.node.config_problems import ConfigProblem, problems_of
 from appliance.node.config_values import (
     WILDCARDS,
@@ -22,18 +23,19 @@ from appliance.node.config_values import (
     Listen,
     ListenList,
     NodeName,
-    Off,
+    Priority,
     Reachable,
     SegmentMb,
     SqlName,
     TagValue,
+    WatchdogMode,
+    Zone,
     join_address,
     split_address,
 )
+from appliance.postgres.unix_socket import PATH_LIMIT_BYTES, socket_file
 
 DEFAULT_STATE_DIR = Path("/var/lib/appliance")
-_SOCKET_PATH_LIMIT_BYTES = 107
-"""the kernel's, for the path of a unix socket"""
 _PATHS: Mapping[str, Mapping[str, str]] = {
     "raft": {"dir": "raft"},
     "http": {"socket": "run/api.sock", "token_file": "api.token"},
@@ -41,9 +43,8 @@ _PATHS: Mapping[str, Mapping[str, str]] = {
 }
 """below state_dir unless the file says otherwise"""
 _MAY_BE_EMPTY = frozenset({"failover", "postgresql", "parameters"})
-_FLAGS = frozenset({"nofailover", "noloadbalance"})
-_NUMBERS = frozenset({"failover_priority"})
-"""tags that mean something; all others are for people"""
+_PATRONIS = frozenset({"clonefrom", "replicatefrom", "nostream", "apply_delay"})
+"""tags that mean something there and nothing here: they must not pass for words of the operator's own"""
 
 
 class _Section(BaseModel):
@@ -88,6 +89,10 @@ class PostgresqlSection(_Section):
     def port(self) -> int:
         return int(self.listen.rpartition(":")[2])
 
+    @property
+    def socket(self) -> Path:
+        return socket_file(self.socket_dir, self.port)
+
 
 class InitdbSection(_Section):
     locale: str = Field("C.UTF-8", description="a locale that `locale -a` lists")
@@ -131,10 +136,52 @@ class TlsSection(_Section):
         return self.ca_key or self.ca.with_name("ca.key")
 
 
+class TagsSection(_Section):
+    """What sets this member apart. A word that nobody reads would leave one electable that is not meant to be."""
+
+    nofailover: StrictBool = Field(False, description="true or false, without quotes")
+    failover_priority: Priority | None = Field(
+        None, description="a whole number from 1 to 1000; `nofailover: true` keeps a member from becoming primary"
+    )
+    nosync: StrictBool = Field(False, description="true or false, without quotes")
+    sync_priority: Priority | None = Field(
+        None, description="a whole number from 1 to 1000; `nosync: true` keeps commits from waiting for a member"
+    )
+    noloadbalance: StrictBool = Field(False, description="true or false, without quotes")
+    zone: Zone | None = Field(None, description="a name like east")
+    custom: Mapping[str, TagValue] = Field({}, description="names with single values")
+
+    @field_validator("custom", mode="before")
+    @classmethod
+    def _may_be_empty(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @property
+    def announced(self) -> dict[str, Scalar]:
+        """What the file says, as others see it: custom ones stand beside those that mean something."""
+        said = self.model_dump(exclude={"custom"}, exclude_unset=True)
+        return {name: value for name, value in (said | dict(self.custom)).items() if value is not None}
+
+
 class LogSection(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     format: Literal["json", "pretty", "auto"] = Field("auto", description="json, pretty or auto")
     """auto: pretty on a terminal"""
+
+
+class WatchdogSection(_Section):
+    """`watchdog: required` is short for a section with this mode."""
+
+    mode: WatchdogMode = Field("off", description="off, automatic or required")
+    device: AbsolutePath = Field(Path("/dev/watchdog"), description="an absolute path, like /dev/watchdog")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_a_word(cls, given: object) -> object:
+        return given if isinstance(given, Mapping) else {"mode": given}
+
+
+NO_WATCHDOG = WatchdogSection.model_validate({})
 
 
 class NodeConfig(_Section):
@@ -151,9 +198,9 @@ class NodeConfig(_Section):
     initdb: InitdbSection = Field(description="locale, encoding, wal-segsize")
     bootstrap: BootstrapSection = Field(description="config, application")
     tls: TlsSection | None = Field(None, description="ca, cert, key, ca_key; without it nothing is encrypted")
-    tags: Mapping[str, TagValue] = Field({}, description="names with single values")
+    tags: TagsSection = Field(description="the tags that mean something, and `custom` ones")
     log: LogSection = Field(description="level, format")
-    watchdog: Off = Field("off", description="off")
+    watchdog: WatchdogSection = Field(description="off, automatic or required; or mode, device")
 
     @model_validator(mode="before")
     @classmethod
@@ -170,7 +217,9 @@ class NodeConfig(_Section):
             paths = {key: base / below for key, below in _PATHS.get(section, {}).items()}
             if value is None or isinstance(value, Mapping):
                 filled[section] = paths | dict(value or {})
-        if filled.get("tags", {}) is None:
+        if filled.get("watchdog") is None:
+            filled["watchdog"] = {}
+        if filled.get("tags") is None:
             filled["tags"] = {}
         return filled
 
@@ -277,12 +326,30 @@ def _bootstrap_reads(config: NodeConfig) -> Iterator[str]:
     except ConfigError as error:
         yield from (f"bootstrap.config.{problem}" for problem in error.problems)
         return
+    yield from _members_can(config, policy)
     if policy.parameters:
         yield from (f"bootstrap.config.{problem}" for problem in _objections(policy.parameters))
     for key, lines in (("pg_hba", policy.pg_hba), ("pg_ident", policy.pg_ident)):
         broken = next((line for line in lines if len(line.splitlines()) > 1), None)
         if broken is not None:
             yield f"bootstrap.config.postgresql.{key}: {broken!r} has a line break in it; write two lines"
+
+
+def _members_can(config: NodeConfig, policy: Policy) -> Iterator[str]:
+    """Which of them are witnesses is not known here: the cluster looks again at bootstrap."""
+    others = len(config.members) - 1
+    if policy.synchronous_mode == "off":
+        return
+    if policy.synchronous_mode_strict and others < 1:
+        yield (
+            "bootstrap.config.synchronous_mode_strict: there is one member, so no commit would ever be acknowledged;"
+            " leave it out"
+        )
+    if policy.synchronous_node_count > max(1, others):
+        yield (
+            f"bootstrap.config.synchronous_node_count: {policy.synchronous_node_count} is more than the other members,"
+            f" {others}; write {max(1, others)} at most"
+        )
 
 
 def _parameters_are_local(config: NodeConfig) -> Iterator[str]:
@@ -317,24 +384,33 @@ def _objections(parameters: Mapping[str, str]) -> Iterator[str]:
             yield str(error)
 
 
-def _tags_are_understood(config: NodeConfig) -> Iterator[str]:
-    """A word that nobody reads would leave a member electable that is not meant to be."""
-    for name, value in config.tags.items():
-        if name in _FLAGS and not isinstance(value, bool):
-            yield f"tags.{name}: {value!r} is neither true nor false; write one of them, without quotes"
-        if name in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int)):
-            yield f"tags.{name}: {value!r} is no whole number; write for example 1"
+def _tags_fit(config: NodeConfig) -> Iterator[str]:
+    tags = config.tags
+    if tags.nofailover and tags.failover_priority is not None:
+        yield "tags.failover_priority: a member that never becomes primary (nofailover) has none; leave one of them out"
+    if (tags.nosync or tags.nofailover) and tags.sync_priority is not None:
+        yield "tags.sync_priority: no commit waits for a member with nosync or nofailover; leave one of them out"
+    for name in tags.custom:
+        if name in TagsSection.model_fields:
+            yield f"tags.custom.{name}: means something of itself; write tags.{name}"
+        elif name in _PATRONIS:
+            yield f"tags.custom.{name}: is a tag of Patroni's that does nothing here; leave it out"
+    zones = config.bootstrap.config.get("zones")
+    if tags.zone and isinstance(zones, list) and zones and tags.zone not in zones:
+        near = difflib.get_close_matches(tags.zone, map(str, zones), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(map(str, zones))}"
+        yield f"tags.zone: {tags.zone!r} is none of bootstrap.config.zones; {hint}"
 
 
 def _paths_fit(config: NodeConfig) -> Iterator[str]:
     postgresql = config.postgresql
     for key, path in (
         ("http.socket", config.http.socket),
-        ("postgresql.socket_dir", postgresql.socket_dir / f".s.PGSQL.{postgresql.port}"),
+        ("postgresql.socket_dir", postgresql.socket),
     ):
         length = len(bytes(path))
-        if length > _SOCKET_PATH_LIMIT_BYTES:
-            limit = _SOCKET_PATH_LIMIT_BYTES
+        if length > PATH_LIMIT_BYTES:
+            limit = PATH_LIMIT_BYTES
             yield f"{key}: {str(path)!r} has {length} bytes, a unix socket may have {limit}; choose a shorter path"
     for key, inner in (
         ("state_dir", config.state_dir),
@@ -365,7 +441,7 @@ _CHECKS = (
     _bootstrap_reads,
     _parameters_are_local,
     _tls_is_one,
-    _tags_are_understood,
+    _tags_fit,
     _paths_fit,
     _ports_differ,
 )

@@ -69,11 +69,13 @@ def _nearest(location: Sequence[str], model: type[BaseModel]) -> str:
     section = ".".join(location[:-1])
     here = {_leaf(key): key for key in keys if key.rpartition(".")[0] == section}
     anywhere = {_leaf(key): key for key in reversed(keys)}
-    for names in ({name: anywhere[name]} if name in anywhere else {}, here, anywhere):
+    own = "custom" in here
+    for names in (here,) if own else ({name: anywhere[name]} if name in anywhere else {}, here, anywhere):
         near = difflib.get_close_matches(name, names, n=1)
         if near:
             return f"did you mean {names[near[0]]}?"
-    return f"known here: {', '.join(here.values())}"
+    known = f"known here: {', '.join(here.values())}"
+    return f"{known}; a name of your own stands below {here['custom']}" if own else known
 
 
 def _leaf(key: str) -> str:

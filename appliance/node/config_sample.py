@@ -56,10 +56,18 @@ members:                           # all members with their raft addresses, the 
 
 # tags:
 #   nofailover: false              # true: never becomes primary
+#   failover_priority: 1           # of equals the highest becomes primary
+#   nosync: false                  # true: no commit waits for it
+#   sync_priority: 1               # with synchronous_mode on commits wait for the highest
+#   noloadbalance: false           # true: not among /replica
+#   zone: east                     # commits wait for another zone too, if there is one
+#   custom: {site: berlin}         # names of your own
 
 # log:
 #   level: info                    # debug, info, warning, error
 #   format: auto                   # json, pretty; auto: pretty on a terminal
 
-# watchdog: off
+# watchdog:
+#   mode: off                      # automatic: used where it can be; required: without it this node is not made primary
+#   device: /dev/watchdog
 """

@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from appliance.cluster.config import ConfigError, duration_s, size_bytes
+from appliance.cluster.config import ZONE, ConfigError, duration_s, size_bytes
 from appliance.cluster.state import Scalar
 
 WILDCARDS = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104  # recognised here, bound by nobody
@@ -103,11 +103,19 @@ def _tag(value: object) -> object:
     return value
 
 
-def _off(value: object) -> str:
+def _zone(name: str) -> str:
+    if not ZONE.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a zone; write letters, digits, '.', '_' and '-', like east")
+    return name
+
+
+def _watchdog_mode(value: object) -> object:
     # YAML 1.1 reads a bare off as a boolean.
-    if value not in (False, "off"):
-        raise ValueError(f"{value!r} is not available yet: hardware watchdogs come later; write off")
-    return "off"
+    if value is False:
+        return "off"
+    if value not in ("off", "automatic", "required"):
+        raise ValueError(f"{value!r} is no watchdog mode; write off, automatic or required")
+    return value
 
 
 Listen = Annotated[str, AfterValidator(_listen)]
@@ -119,5 +127,7 @@ SqlName = Annotated[str, AfterValidator(_sql_name)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 ElectionTimeout = Annotated[tuple[Seconds, Seconds], AfterValidator(_election_timeout)]
 SegmentMb = Annotated[int, BeforeValidator(_segment_mb)]
+Priority = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Zone = Annotated[str, AfterValidator(_zone)]
 TagValue = Annotated[Scalar, BeforeValidator(_tag)]
-Off = Annotated[str, BeforeValidator(_off)]
+WatchdogMode = Annotated[Literal["off", "automatic", "required"], BeforeValidator(_watchdog_mode)]

@@ -13,6 +13,7 @@ from typing import assert_never
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import Command
 from appliance.cluster.config import Policy
+from appliance.cluster.names import slot_name
 from appliance.cluster.state import ClusterState
 from appliance.ha.actions import (
     Action,
@@ -24,34 +25,38 @@ from appliance.ha.actions import (
     Decision,
     DiscardReplaced,
     DropSlots,
+    EndSenders,
     EndStray,
     FinishJob,
     Follow,
     ForgetIncarnation,
     Initialise,
     MarkDirectory,
+    MarkWal,
     NoteFenced,
     NoteNeedsClone,
     Pledge,
     Promote,
     Propose,
     Rewind,
+    ShowSync,
     StartPrimary,
     StartStandby,
+    StopMode,
     StopPostgres,
 )
-from appliance.ha.decide import slot_name
-from appliance.ha.seen import Notes, Observation
+from appliance.ha.seen import Notes, Observation, SyncProgress
 from appliance.ha.standby import upstream
+from appliance.ha.sync import to_load
 from appliance.node.clock import boottime_s
-from appliance.node.coordinator import PROPOSE_LIMIT_S
+from appliance.node.coordinator import PROPOSE_LIMIT_S, REFUSED_PAUSE_S
 from appliance.node.events import Events
 from appliance.node.guard_client import Deadline, GuardClient
 from appliance.node.guard_connection import GuardError
 from appliance.node.lease import Lease
 from appliance.node.local import LocalPostgres
 from appliance.node.messages import AskCredentials, CredentialsAnswer, MessageError, decode, encode
-from appliance.node.notes import NotesFile, give_back
+from appliance.node.notes import NotesFile
 from appliance.node.observe import Signalled
 from appliance.postgres.credentials import Credentials
 from appliance.postgres.errors import PostgresError, SettingsError
@@ -86,6 +91,8 @@ class Executor:
         self._events = events
         self._wake = wake
         self._proposed: dict[type, Future[Outcome]] = {}
+        self._refused: dict[type, tuple[float, ClusterState]] = {}
+        """by kind: until when it is not proposed again, unless there is another state than this"""
         self._settled_index = 0
         self._asked: Future[bytes] | None = None
         self._failure = ""
@@ -96,8 +103,9 @@ class Executor:
         self.index = 0
         """log index of the state that the decision was made from"""
 
-    def run(self, decision: Decision, state: ClusterState, seen: Observation, policy: Policy) -> None:
-        self._take_answers()
+    def run(self, decision: Decision, state: ClusterState, seen: Observation, policy: Policy) -> bool:
+        """Whether something was done that the look before did not do, so that PostgreSQL will soon show it."""
+        self._take_answers(state)
         before, self._done = self._done, set()
         for action in decision.actions:
             name = type(action).__name__
@@ -106,12 +114,13 @@ class Executor:
             except (PostgresError, GuardError, OSError, ValueError) as error:
                 self._log_failure(f"{name}: {error}", decision.rule)
                 self._note_refused_start(action, error)
-                return
+                break
             if done and not isinstance(action, Propose):
                 self._failure = ""
                 self._done.add((name, decision.rule))
                 if (name, decision.rule) not in before:
                     self._events.emit("action.done", action=name, rule=decision.rule, because=decision.because)
+        return not self._done <= before
 
     def _note_refused_start(self, action: Action, error: Exception) -> None:
         """Most of what the guard says passes by itself; a setting or a full disk is shown, and tried with pauses."""
@@ -129,14 +138,15 @@ class Executor:
         """Begin one action; False when there was nothing to do but wait."""
         match action:
             case Propose(command):
-                return self._propose(command)
+                return self._propose(command, state)
             case StopPostgres(mode):
-                self._guard.stop_postgres(mode.value)
+                self._stop(mode)
                 self._signalled.stop_s = self._signalled.stop_s or boottime_s()
             case EndStray(pid):
                 self._local.end_stray(pid)
             case StartPrimary(epoch):
                 self._obey(epoch)
+                self._obey_sync(state)
                 self._local.start_primary(state, policy, self._deadline(epoch, policy))
             case StartStandby(source):
                 self._obey(state.appointment.epoch if source and state.appointment else 0)
@@ -145,13 +155,16 @@ class Executor:
                 self._follow(source, state, policy)
             case Promote(epoch, timeline):
                 self._promote(epoch, timeline, seen, policy)
-            case Checkpoint(operation):
+            case Checkpoint(operation, sync_version):
                 self._signalled.checkpoint_operation = operation
-                self._signalled.checkpointing = self._local.monitor.checkpoint(CHECKPOINT_LIMIT_S)
+                self._signalled.checkpoint_sync_version = sync_version
+                self._signalled.checkpointing = self._local.monitor.checkpoint(
+                    CHECKPOINT_LIMIT_S, twice=sync_version > 0
+                )
             case Pledge(election):
                 self._note(replace(self._notes.value, pledge=max(election, self._notes.value.pledge)))
             case NoteFenced(epoch):
-                give_back(self._notes, epoch)
+                self._notes.end_epoch(epoch)
             case NoteNeedsClone():
                 self._note(replace(self._notes.value, needs_clone=True))
             case BeginNotes(recovery, keep):
@@ -176,13 +189,27 @@ class Executor:
             case DropSlots(members):
                 for member in members:
                     self._local.monitor.drop_slot(slot_name(member))
+            case ShowSync(version):
+                return self._show_sync(version)
+            case MarkWal(version, first):
+                self._mark_wal(version, first=first)
+            case EndSenders(members):
+                for member in members:
+                    self._local.monitor.end_walsenders(member)
             case ApplySettings():
+                self._obey_sync(state)
                 in_recovery = seen.instance is None or seen.instance.in_recovery
                 source = upstream(state, self._me, seen.notes.pledge) if in_recovery else ""
                 self._local.apply_settings(state, policy, source)
             case _:
                 assert_never(action)
         return True
+
+    def _stop(self, mode: StopMode) -> None:
+        if mode is StopMode.KILL:
+            self._guard.kill_postgres()
+        else:
+            self._guard.stop_postgres("fast" if mode is StopMode.FAST else "immediate")
 
     def _begin_notes(self, recovery: int, *, keep: bool) -> None:
         """R13a: what is not believed any more is kept under another name, in an order that can be repeated."""
@@ -200,6 +227,25 @@ class Executor:
         if epoch > self._notes.value.epoch:
             self._note(replace(self._notes.value, epoch=epoch))
 
+    def _obey_sync(self, state: ClusterState) -> None:
+        """R8, T8: noted before PostgreSQL may load it."""
+        loaded = to_load(state, self._me)
+        if loaded is not None and loaded.version > self._notes.value.sync_version:
+            self._note(replace(self._notes.value, sync_version=loaded.version))
+
+    def _show_sync(self, version: int) -> bool:
+        if self._local.monitor.shown_sync_version() != version:
+            return False
+        self._signalled.sync = SyncProgress(version)
+        return True
+
+    def _mark_wal(self, version: int, *, first: bool) -> None:
+        if self._signalled.sync.version != version:
+            return
+        end_lsn = self._local.monitor.mark_wal()
+        known = self._signalled.sync
+        self._signalled.sync = replace(known, first_lsn=end_lsn) if first else replace(known, second_lsn=end_lsn)
+
     def _deadline(self, epoch: int, policy: Policy) -> Deadline:
         if self.lease.epoch != epoch:
             raise ValueError(f"holds the lease of epoch {self.lease.epoch}, not {epoch}")
@@ -216,29 +262,38 @@ class Executor:
             self._obey(state.appointment.epoch)
         self._local.apply_settings(state, policy, source)
 
-    def _propose(self, command: Command) -> bool:
-        """One of a kind at a time, and none from a state that does not show yet what the last one did."""
+    def _propose(self, command: Command, state: ClusterState) -> bool:
+        """One of a kind at a time, and none from a state that does not show yet what the last one did.
+
+        What was refused is refused again as long as nothing has changed, and the answer wakes the loop: without a pause
+        it would be proposed as fast as the log takes it.
+        """
         kind = type(command)
         if kind in self._proposed or self.index < self._settled_index:
+            return False
+        until_s, refused_by = self._refused.get(kind, (0.0, None))
+        if state is refused_by and boottime_s() < until_s:
             return False
         future = self._replica.propose(encode_command(command), secrets.token_hex(8), PROPOSE_LIMIT_S)
         future.add_done_callback(lambda _: self._wake())
         self._proposed[kind] = future
         return True
 
-    def _take_answers(self) -> None:
+    def _take_answers(self, state: ClusterState) -> None:
         """Of proposals; in the loop's thread, so that nothing here is written by two."""
         for kind, future in tuple(self._proposed.items()):
             if future.done():
                 del self._proposed[kind]
-                self._settle(kind, future.result())
+                self._settle(kind, future.result(), state)
 
-    def _settle(self, kind: type, outcome: Outcome) -> None:
+    def _settle(self, kind: type, outcome: Outcome, state: ClusterState) -> None:
+        self._refused.pop(kind, None)
         match outcome:
             case Applied(index):
                 self._settled_index = max(index, self._settled_index)
             case Refused(reason, index):
                 self._settled_index = max(index or 0, self._settled_index)
+                self._refused[kind] = boottime_s() + REFUSED_PAUSE_S, state
                 self._events.emit("proposal.refused", command=kind.__name__, reason=reason)
             case _:
                 self._events.emit("proposal.unknown", "warning", command=kind.__name__, reason=outcome.reason)

@@ -13,9 +13,11 @@ from appliance.node.clock import boottime_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_parameters import refused_at_bootstrap
 from appliance.node.coordinator import Coordinator
+from appliance.node.failsafe import Failsafe
 from appliance.node.messages import (
     Admit,
     AskCredentials,
+    AskPromise,
     Certify,
     CredentialsAnswer,
     MessageError,
@@ -33,6 +35,7 @@ from appliance.postgres.errors import PostgresError
 from raft import PeerUnreachable, Replica, ReplicaError
 
 LEADER_LOOK_S = 0.05
+PROMISE_LIMIT_S = 1.0
 REQUEST_LIMIT_S = 5.0
 
 
@@ -45,11 +48,13 @@ class PeerDoor:
         desk: Desk,
         registrar: Registrar,
         credentials: Callable[[], Credentials | None],
+        failsafe: Failsafe,
     ) -> None:
         self._coordinator = coordinator
         self._desk = desk
         self._registrar = registrar
         self._credentials = credentials
+        self._failsafe = failsafe
 
     def handle(self, peer: str, payload: bytes) -> bytes:
         """Raises MessageError for what it cannot read; the asker gets that as an error."""
@@ -61,6 +66,8 @@ class PeerDoor:
             case AskCredentials():
                 known = self._credentials()
                 return encode(CredentialsAnswer(known.to_json() if known is not None else {}))
+            case AskPromise() as message if message.node == peer:
+                return encode(self._failsafe.ask(message).result(PROMISE_LIMIT_S))
             case Admit() | Certify() as message:
                 return encode(self._registrar.answer(message))
             case other:

@@ -21,6 +21,7 @@ from appliance.node.guard_keeper import Keeper, Refused
 from appliance.node.guard_record import Fields, Recorder
 from appliance.node.guard_request import answer
 from appliance.node.guard_system import Timer, become_keeper_of_orphans, boottime_s, family, lock_memory
+from appliance.node.guard_watchdog import Watchdog
 
 PROTOCOL = 1
 SOCKET_NAME = "guard.sock"
@@ -48,13 +49,14 @@ class Connection:
 class Guard:
     """The event loop: one listener, a few clients, one timer, the signals. Nothing here waits for anybody."""
 
-    def __init__(self, listener: socket.socket, recorder: Recorder, *, locked_memory: bool) -> None:
+    def __init__(self, listener: socket.socket, recorder: Recorder, watchdog: Watchdog, *, locked_memory: bool) -> None:
         self._listener = listener
         self._recorder = recorder
         self._hello = {"event": "hello", "protocol": PROTOCOL, "pid": os.getpid()}
         self.locked_memory = locked_memory
         self._about = {"pid": os.getpid(), "protocol": PROTOCOL, "locked_memory": locked_memory}
-        self._keeper = Keeper(recorder, self._tell)
+        self._watchdog = watchdog
+        self._keeper = Keeper(recorder, self._tell, watchdog)
         self._connections: set[Connection] = set()
         self._timer = Timer()
         self._idle_from_s: float | None = None
@@ -85,6 +87,7 @@ class Guard:
             for key, _ in self._selector.select():
                 self._attend(key.data)
                 self._step()
+        self._watchdog.close()
 
     def _attend(self, handle: Callable[[], None]) -> None:
         try:
@@ -276,7 +279,8 @@ def begin(run_dir: str) -> tuple[Guard, Recorder]:
     recorder = Recorder(run_dir)
     listener = listen(run_dir)
     family(os.getpid(), run_dir)  # a rehearsal: what it touches is in memory, and locked, when it matters
-    return Guard(listener, recorder, locked_memory=lock_memory()), recorder
+    watchdog = Watchdog(recorder)  # its stack is there before memory is locked
+    return Guard(listener, recorder, watchdog, locked_memory=lock_memory()), recorder
 
 
 def main() -> NoReturn:

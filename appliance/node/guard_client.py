@@ -45,6 +45,26 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
+class Watchdog:
+    """The device that the guard arms with every deadline."""
+
+    device: str
+    timeout_s: int
+    required: bool
+    """refused: `watchdog`, where a postmaster is to start with a deadline, or to have its first one"""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogStatus:
+    device: str | None
+    """what is to be armed; None: nothing, at present"""
+    timeout_s: int | None
+    """of the device that runs; None: none does"""
+    problem: str
+    """why it does not, or could not lately; empty: nothing is known to be wrong"""
+
+
+@dataclass(frozen=True, slots=True)
 class Postmaster:
     pid: int
     started_at_s: float
@@ -92,6 +112,8 @@ class GuardStatus:
     deadline_epoch: int | None
     fenced_epoch: int | None
     """Epoch of the last fence, also of one that is under way or that an earlier guard recorded."""
+    watchdog: WatchdogStatus | None = None
+    """None: the guard is from before there were any"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +135,8 @@ class GuardClient:
         self._calls: Connection | None = None
         self._waiting: deque[GuardEvent] = deque(maxlen=EVENTS_LIMIT)
         self._silence: Silence | None = None
+        self.watchdog: Watchdog | None = None
+        """what each deadline from now on is told to arm"""
 
     def ensure(self, limit_s: float = 3.0) -> None:
         """Connect to the living guard, or start one and connect. Cheap when connected."""
@@ -180,12 +204,17 @@ class GuardClient:
             data_dir=str(data_dir),
             log_file=str(log_file),
             deadline=None if deadline is None else asdict(deadline),
+            watchdog=self._asked_watchdog(),
         )
         return int(answer["pid"])
 
     def set_deadline(self, deadline: Deadline | None) -> None:
         """Replace the deadline. Refused: `old_epoch`, and `fenced` for an epoch that came to its end."""
-        self._call("deadline", **({"at_s": None} if deadline is None else asdict(deadline)))
+        fields = {"at_s": None} if deadline is None else asdict(deadline)
+        self._call("deadline", **fields, watchdog=self._asked_watchdog())
+
+    def _asked_watchdog(self) -> Message | None:
+        return None if self.watchdog is None else asdict(self.watchdog)
 
     def stop_postgres(self, mode: Literal["fast", "immediate"]) -> None:
         """Ask the postmaster to end; returns when it is signalled. The deadline stays."""
@@ -352,4 +381,5 @@ def _status(answer: Message) -> GuardStatus:
         deadline_s=deadline and deadline["at_s"],
         deadline_epoch=deadline and deadline["epoch"],
         fenced_epoch=fenced and fenced["epoch"],
+        watchdog=WatchdogStatus(**answer["watchdog"]) if "watchdog" in answer else None,
     )

@@ -22,6 +22,7 @@ from appliance.node.guard_system import (
     spawn,
     works_in,
 )
+from appliance.node.guard_watchdog import ARM_LIMIT_S, Wanted, Watchdog
 
 HALF_MARGIN_S = 0.25
 """Between SIGQUIT and SIGKILL when somebody asks for the end and no deadline says how long."""
@@ -40,6 +41,21 @@ class Deadline(NamedTuple):
     epoch: int
     at_s: float
     half_margin_s: float
+
+
+class Device(NamedTuple):
+    """The watchdog device that stands behind a deadline."""
+
+    path: str
+    timeout_s: int
+    required: bool
+    """nothing becomes primary without it"""
+
+    def behind(self, deadline: Deadline) -> Wanted:
+        """It resets the host between SIGKILL and the end of the lease, half a margin later."""
+        kill_s = deadline.at_s + deadline.half_margin_s
+        fires_at_s, never_after_s = kill_s + deadline.half_margin_s / 2, kill_s + deadline.half_margin_s
+        return Wanted(self.path, self.timeout_s, fires_at_s, never_after_s)
 
 
 class Postmaster(NamedTuple):
@@ -73,8 +89,9 @@ class Ending:
 class Keeper:
     """Parent of at most one postmaster. `tell` gets the events; `recorder` the log and the fences."""
 
-    def __init__(self, recorder: Recorder, tell: Callable[[Fields], None]) -> None:
+    def __init__(self, recorder: Recorder, tell: Callable[[Fields], None], watchdog: Watchdog) -> None:
         self._recorder = recorder
+        self.watchdog = watchdog
         self._tell = tell
         self._lowest_epoch = 0
         self._exit_status: int | None = None
@@ -87,15 +104,14 @@ class Keeper:
 
     # What the node asks
 
-    def start(self, program: Program, deadline: Deadline | None) -> int:
+    def start(self, program: Program, deadline: Deadline | None, device: Device | None = None) -> int:
         """Start the postmaster under `deadline`, which is armed before its first instruction."""
-        data_dir = os.path.realpath(program.directory)
-        self._refuse_unless_free(data_dir)
+        data_dir = self._free_directory(program.directory)
         if deadline is not None and deadline.at_s <= boottime_s():
             raise Refused("expired", f"the deadline {deadline.at_s:.3f} s of epoch {deadline.epoch} has passed")
         if left := [process.pid for process in processes_of(data_dir)]:
             raise Refused("leftovers", f"processes {left} of an earlier postmaster live in {data_dir}. Clean it first")
-        self.hold(deadline)
+        self.hold(deadline, device)
         try:
             pid = spawn(program)
         except SpawnError as error:
@@ -107,15 +123,21 @@ class Keeper:
         self._recorder.log("postgres.started", pid=pid, argv=list(program.argv), data_dir=data_dir)
         return pid
 
-    def _refuse_unless_free(self, data_dir: str) -> None:
+    def _free_directory(self, named: str) -> str:
+        """Resolve a data directory that nothing runs in; its disk may hang, so not while a deadline may be due."""
         if self.postmaster is not None:
             raise Refused("running", f"postmaster {self.postmaster.pid} of this guard has not ended")
+        data_dir = os.path.realpath(named)
         other = recorded_postmaster(data_dir)
         if other is not None:
             raise Refused("running_elsewhere", f"postmaster {other} runs in {data_dir} without this guard")
+        return data_dir
 
-    def hold(self, deadline: Deadline | None) -> None:
-        """Replace the deadline. Epochs never go down, and none goes on after its fence."""
+    def hold(self, deadline: Deadline | None, device: Device | None = None) -> None:
+        """Replace the deadline. Epochs never go down, and none goes on after its fence.
+
+        The first of a primary waits for a device that is required, a moment: no other deadline is at stake then.
+        """
         if deadline is not None:
             if deadline.epoch < self._lowest_epoch:
                 raise self._refusal_of(deadline.epoch)
@@ -125,6 +147,15 @@ class Keeper:
         if before != after:
             self._recorder.log("deadline.changed", epoch=after, at_s=deadline and deadline.at_s)
         self.deadline = deadline
+        self.watchdog.hold(device.behind(deadline) if deadline is not None and device is not None else None)
+        if deadline is not None and device is not None and device.required and before is None:
+            self._refuse_unarmed(deadline)
+
+    def _refuse_unarmed(self, deadline: Deadline) -> None:
+        if not self.watchdog.armed(min(ARM_LIMIT_S, (deadline.at_s - boottime_s()) / 2)):
+            problem = self.watchdog.status()["problem"] or "the device has not answered in time"
+            self.hold(None)
+            raise Refused("watchdog", f"the watchdog is required: {problem}")
 
     def _refusal_of(self, epoch: int) -> Refused:
         if self.last_fence is not None and self.last_fence.get("epoch") == epoch:
@@ -146,8 +177,7 @@ class Keeper:
 
     def clean(self, data_dir: str) -> None:
         """End what a dead postmaster left of a data directory. May wait: nothing runs that has a deadline."""
-        data_dir = os.path.realpath(data_dir)
-        self._refuse_unless_free(data_dir)
+        data_dir = self._free_directory(data_dir)
         until_s = boottime_s() + CLEAN_LIMIT_S
         while left := [it for it in processes_of(data_dir) if send(it.pid, signal.SIGKILL)]:
             if boottime_s() > until_s:
@@ -188,6 +218,8 @@ class Keeper:
 
     def _pass_deadline(self, deadline: Deadline, now_s: float) -> None:
         self.deadline = None
+        if self.postmaster is None:
+            self.watchdog.hold(None)
         if not self._alive():
             self._recorder.log("deadline.passed", epoch=deadline.epoch)
             return
@@ -246,6 +278,7 @@ class Keeper:
         ending.reported = True
         if clean:
             self.postmaster = self._exit_status = self.deadline = self.ending = None
+            self.watchdog.hold(None)
 
     def _report_fence(self, how: str, took_s: float) -> None:
         assert self.last_fence is not None, "a fence in progress is recorded"

@@ -4,13 +4,14 @@ import os
 import signal
 from typing import TypeVar
 
-from appliance.node.guard_keeper import Deadline, Keeper, Refused
+from appliance.node.guard_keeper import Deadline, Device, Keeper, Refused
 from appliance.node.guard_record import Fields
 from appliance.node.guard_system import Program
 
 Value = TypeVar("Value")
 
 HALF_MARGIN_LIMIT_S = 60
+TIMEOUT_LIMIT_S = 3600
 STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
@@ -22,7 +23,7 @@ def answer(keeper: Keeper, about: Fields, request: Fields) -> Fields:
         case "start":
             return {"pid": start(keeper, request)}
         case "deadline":
-            keeper.hold(deadline_in(request))
+            keeper.hold(deadline_in(request), device_in(request))
         case "stop":
             keeper.send_signal(stop_signal(request))
         case "reload":
@@ -46,6 +47,7 @@ def status(keeper: Keeper) -> Fields:
         "last_exit": keeper.last_exit,
         "deadline": keeper.deadline and keeper.deadline._asdict(),
         "fenced": keeper.last_fence,
+        "watchdog": keeper.watchdog.status(),
     }
 
 
@@ -58,7 +60,7 @@ def start(keeper: Keeper, request: Fields) -> int:
         )
     deadline = member(request, "deadline", dict) if request.get("deadline") is not None else {}
     program = Program(argv, env, path(request, "data_dir"), path(request, "log_file"))
-    return keeper.start(program, deadline_in(deadline))
+    return keeper.start(program, deadline_in(deadline), device_in(request))
 
 
 def stop_signal(request: Fields) -> signal.Signals:
@@ -78,6 +80,17 @@ def deadline_in(request: Fields) -> Deadline | None:
     if not 0 <= epoch < 2**63 or at_s < 0 or not 0 <= half_margin_s <= HALF_MARGIN_LIMIT_S:
         raise Refused("bad_request", f"deadline {at_s} s, half a margin {half_margin_s} s, epoch {epoch}")
     return Deadline(epoch, at_s, half_margin_s)
+
+
+def device_in(request: Fields) -> Device | None:
+    """Read which watchdog stands behind the deadline; None when none does."""
+    if request.get("watchdog") is None:
+        return None
+    asked = member(request, "watchdog", dict)
+    timeout_s, required = member(asked, "timeout_s", int), asked.get("required") is True
+    if not 0 < timeout_s <= TIMEOUT_LIMIT_S:
+        raise Refused("bad_request", f"watchdog timeout of {timeout_s} s")
+    return Device(path(asked, "device"), timeout_s, required)
 
 
 def member(request: Fields, name: str, kind: type[Value]) -> Value:

@@ -199,6 +199,8 @@ def _become(program: Program, log: int, failed: int, guard: int) -> NoReturn:
         os.dup2(log, 2)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
+        # It would end a postmaster that has no handler for it yet, and that has not read its settings yet either.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.execve(program.argv[0], list(program.argv), dict(program.env))  # noqa: S606  a shell has no place here
     except BaseException as error:  # noqa: BLE001  nothing may return into a second guard

@@ -6,11 +6,14 @@ Every method begins something and returns; whether it worked is seen at the next
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState, NodeRole
-from appliance.ha.decide import slot_name
+from appliance.cluster.names import slot_name
+from appliance.cluster.state import ClusterState, NodeRole, SyncSet
+from appliance.ha.storage import Room
+from appliance.ha.sync import NOT_APPOINTED, to_load, waits_for
 from appliance.node.clock import wall_s
 from appliance.node.config import NodeConfig
 from appliance.node.config_values import split_address
@@ -31,11 +34,13 @@ from appliance.postgres.jobs import Job
 from appliance.postgres.monitor import Monitor
 from appliance.postgres.settings import (
     CONTROLLED,
+    NOBODY,
     Settings,
     effective,
     server_argv,
     server_environment,
     settings_differ,
+    standby_names,
     write_settings,
     write_standby_signal,
 )
@@ -43,6 +48,12 @@ from appliance.postgres.specs import Clone, Discard, InitdbOptions, Initialise, 
 from appliance.postgres.validate import check_values
 
 STANDBY_SIGNAL = "standby.signal"
+
+
+def _names(wanted: SyncSet | None) -> str:
+    if wanted is None:
+        return NOBODY
+    return standby_names(wanted.k, wanted.order or sorted(wanted.members), by_priority=bool(wanted.order))
 
 
 class LocalPostgres:
@@ -63,6 +74,10 @@ class LocalPostgres:
         self._valid_parameters: Mapping[str, str] | None = None
         self._loaded: Settings | None = None
         """what PostgreSQL was last started or reloaded with in this process's life; None: not known"""
+        self.room = Room()
+        """set at each look: what the disk leaves to PostgreSQL"""
+        self.admits = True
+        """set at each look: whether applications are to be let in (R5a)"""
         self.job: Job | None = None
         self.credentials = Credentials.load(self._credentials_file)
         if self.credentials is not None:
@@ -78,7 +93,8 @@ class LocalPostgres:
 
     def settings(self, state: ClusterState, policy: Policy, upstream: str) -> Settings:
         """What the files should say; `upstream` is a member's name, or empty for no source."""
-        section = self._config.postgresql
+        section, sync = self._config.postgresql, to_load(state, self._config.name)
+        in_recovery = (self.data_dir / STANDBY_SIGNAL).exists()
         return Settings(
             cluster_name=self._config.name,
             port=section.port,
@@ -89,7 +105,12 @@ class LocalPostgres:
             ident=policy.pg_ident,
             primary_conninfo=self._conninfo(state, upstream) if upstream else "",
             primary_slot_name=slot_name(self._config.name) if upstream else "",
+            synchronous_standby_names=_names(waits_for(state, self._config.name, in_recovery=in_recovery)),
+            sync_version=sync.version if sync is not None else NOT_APPOINTED,
             certificate=self.certificate(),
+            slot_wal_mb=self.room.slot_wal_mb,
+            refuses_writes=self.room.refuses_writes,
+            admits=self.admits,
         )
 
     def certificate(self) -> Certificate | None:
@@ -115,6 +136,11 @@ class LocalPostgres:
         settings = self.settings(state, policy, upstream)
         return settings != self._loaded or settings_differ(self.data_dir, settings, self._floor())
 
+    @property
+    def told_conninfo(self) -> str | None:
+        """The source of WAL in what PostgreSQL was last started or reloaded with; None: not in this process's life."""
+        return self._loaded.primary_conninfo if self._loaded is not None else None
+
     def apply_settings(self, state: ClusterState, policy: Policy, upstream: str) -> None:
         """Render and reload; what needs a restart shows as pending in PostgreSQL."""
         settings = self.settings(state, policy, upstream)
@@ -138,7 +164,7 @@ class LocalPostgres:
         """Placeholders of timelines that never came would keep it from becoming ready (R14)."""
         write_standby_signal(self.data_dir)
         remove_placeholders_above_real(self.data_dir / "pg_wal")
-        self._start(self.settings(state, policy, upstream), None, self._floor())
+        self._start(replace(self.settings(state, policy, upstream), admits=True), None, self._floor())
 
     def _start(self, settings: Settings, deadline: Deadline | None, floor: ControlData | None) -> None:
         clean_auto_conf(self.data_dir, CONTROLLED | effective(settings, self.data_dir).keys())
@@ -194,7 +220,7 @@ class LocalPostgres:
                 application_database=section.database if section is not None else "",
                 wal_dir=self._config.postgresql.wal_dir,
                 options=InitdbOptions(initdb.locale, initdb.encoding, initdb.wal_segsize),
-                settings=self.settings(state, policy, ""),
+                settings=replace(self.settings(state, policy, ""), refuses_writes=False),
                 incarnation=new_incarnation(state.recovery.number),
             )
         )

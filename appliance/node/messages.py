@@ -11,7 +11,7 @@ from typing import Any
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.codec import from_json, to_json
 from appliance.cluster.state import NodeRole
-from appliance.ha.seen import Report, ReportSeen
+from appliance.ha.seen import ClockReading, Report, ReportSeen
 
 
 class MessageError(ValueError):
@@ -21,6 +21,8 @@ class MessageError(ValueError):
 @dataclass(frozen=True, slots=True)
 class SendReport:
     report: Report
+    clock: ClockReading | None = None
+    """when it was sent; None: by a version that does not say"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class ReportAnswer:
     index: int = 0
     """the leader's applied index: the sender's knowledge is fresh once it has applied as much"""
     reports: Mapping[str, ReportSeen] = field(default_factory=dict)
+    says: str = ""
+    """what the raft leader is doing, in words"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,20 @@ class AskCredentials:
 class CredentialsAnswer:
     credentials: Mapping[str, object]
     """empty: this node has none yet"""
+
+
+@dataclass(frozen=True, slots=True)
+class AskPromise:
+    """R16: a primary without a quorum asks that this node casts no vote for a ttl."""
+
+    node: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    refused: str = ""
+    """why not; empty: it is promised, from after the question came"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +153,8 @@ KINDS: Mapping[str, type] = {
         OperatorAnswer,
         AskCredentials,
         CredentialsAnswer,
+        AskPromise,
+        Promise,
         Join,
         Joined,
         Admit,

@@ -18,11 +18,11 @@ class NotesError(Exception):
 
 
 class NotesFile:
-    """One writer, the control loop. `value` is what is on the disk."""
+    """One writer, the control loop. `value` is what is on the disk, and the last fence in any case."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.value = self._read()
+        self.value = self._written = self._read()
 
     def _read(self) -> Notes:
         try:
@@ -42,7 +42,7 @@ class NotesFile:
         They begin after the recovery that the data beside them is of (R13a).
         """
         if not self._path.exists():
-            self.value = Notes(recovery=recovery)
+            self.value = self._written = Notes(recovery=recovery)
             write_atomically(self._path, json.dumps(to_json(self.value), indent=1))
 
     def begin_anew(self, recovery: int) -> None:
@@ -53,16 +53,21 @@ class NotesFile:
 
     def write(self, notes: Notes) -> None:
         """On return the notes are on the disk; nothing that depends on them was done before."""
-        if notes != self.value:
+        if notes != self._written:
             write_atomically(self._path, json.dumps(to_json(notes), indent=1))
-            self.value = notes
+            self.value = self._written = notes
+
+    def end_epoch(self, epoch: int) -> None:
+        """R4: this epoch is over for this node, from now on; on return that is on the disk.
+
+        Where it cannot be written (a full disk) this node process keeps to it all the same: it asks for no renewal any
+        more, so that the lease runs out and others are elected. Only the epoch must not be given back before that is
+        on the disk: the next process would not know, and could resume it while the release is on its way.
+        """
+        self.value = replace(self.value, fenced_epoch=max(epoch, self.value.fenced_epoch))
+        self.write(self.value)
 
 
 def new_incarnation(recovery: int) -> Incarnation:
     """Of a data directory that is made in the history that began with this recovery."""
     return Incarnation(secrets.token_hex(8), recovery)
-
-
-def give_back(notes: NotesFile, epoch: int) -> None:
-    """R4: this epoch is over for this node."""
-    notes.write(replace(notes.value, fenced_epoch=max(epoch, notes.value.fenced_epoch)))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from appliance.cluster.config import Policy
 from appliance.cluster.state import ClusterState, Member, Position
+from appliance.ha.gate import admits
 from appliance.ha.seen import (
+    NO_PROGRESS,
     DirectoryKind,
     DirectorySeen,
     FailedCheckpoint,
@@ -18,22 +20,34 @@ from appliance.ha.seen import (
     Observation,
     PostmasterSeen,
     ReportSeen,
+    SenderSeen,
+    SyncProgress,
 )
 from appliance.ha.standby import upstream
+from appliance.ha.storage import may_hang, refusing, successors
+from appliance.ha.sync import to_load
+from appliance.node import watchdog
 from appliance.node.clock import boottime_s, wall_time
+from appliance.node.config import NO_WATCHDOG, WatchdogSection
 from appliance.node.config_values import join_address
 from appliance.node.guard_client import GuardStatus, Postmaster
 from appliance.node.local import LocalPostgres
+from appliance.node.probe_client import ProbeClient
 from appliance.node.start_watch import StartWatch
 from appliance.postgres.control import ControlData, ControlState
+from appliance.postgres.credentials import REPLICATION_ROLE
 from appliance.postgres.directory import Directory, inspect, postmaster_pid
 from appliance.postgres.errors import SettingsError
 from appliance.postgres.history import read_history
 from appliance.postgres.incarnation import NONE, Incarnation, stored_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
+from appliance.postgres.monitor import ORDER_LIMIT_S
 from appliance.postgres.segments import newest_timeline, oldest_lsn
 
 LOOK_LIMIT_S = 0.5
+ROUND_LIMIT_S = LOOK_LIMIT_S + ORDER_LIMIT_S + 0.5
+"""From one look to the next at most, with an order in between that PostgreSQL does not answer: it may be the disk that
+keeps it, so that time counts."""
 
 _PRIMARY_STATES = {
     ControlState.SHUT_DOWN,
@@ -57,20 +71,45 @@ class Signalled:
     checkpointing: bool = False
     checkpoint_operation: str = ""
     """the operation that the present or last checkpoint was asked for"""
+    checkpoint_sync_version: int = 0
     checkpointed_operation: str = ""
+    sync: SyncProgress = NO_PROGRESS
+    opened_lsn: int | None = None
+    admitted: bool = True
     checkpoint_failed_s: float | None = None
     """when the last one failed; None: it runs, went well, or there was none"""
+
+    def look_at_gate(self, instance: InstanceSeen | None, *, runs: bool) -> None:
+        """R5a, of this postmaster. A node process that begins anew takes a later position, on the safe side."""
+        if instance is not None:
+            self.admitted = instance.admits
+            if instance.in_recovery:
+                self.opened_lsn = None
+            elif self.opened_lsn is None:
+                self.opened_lsn = instance.lsn
+        elif not runs:
+            self.admitted, self.opened_lsn = False, None
 
 
 class Observer:
     """Used by the control loop only."""
 
-    def __init__(self, me: Member, local: LocalPostgres, signalled: Signalled) -> None:
+    def __init__(
+        self,
+        me: Member,
+        local: LocalPostgres,
+        signalled: Signalled,
+        section: WatchdogSection = NO_WATCHDOG,
+        probe: ProbeClient | None = None,
+    ) -> None:
         self._me = me
         self._local = local
         self._signalled = signalled
+        self._watchdog = section
+        self._probe = probe
         self._answered_s = boottime_s()
         self._job_ended_s: float | None = None
+        self._shut_down_s: float | None = None
         self._starts = StartWatch(local.log_file)
         self._checked_settings: tuple[object, ...] = ()
         self._settings_differ = False
@@ -90,7 +129,7 @@ class Observer:
     ) -> Observation:
         """One observation. Waits at most LOOK_LIMIT_S for PostgreSQL."""
         now_s = boottime_s()
-        found = inspect(self._local.data_dir, self._local.binaries)
+        found = inspect(self._local.data_dir, self._local.binaries, stopping=self._signalled.stop_s is not None)
         directory = self._directory(found, guard)
         postmaster = guard.postmaster if guard is not None else self._without_guard()
         self.answer = self._local.monitor.look(LOOK_LIMIT_S) if postmaster is not None else None
@@ -100,10 +139,19 @@ class Observer:
             self._answered_s = now_s
         if postmaster is None:
             self._signalled.stop_s = self._signalled.promote_s = None
+        ended = postmaster is not None and self._signalled.stop_s is not None and directory.shut_down
+        self._shut_down_s = (self._shut_down_s or now_s) if ended else None
+        if postmaster is None:
+            self._signalled.sync = NO_PROGRESS
+        self._signalled.look_at_gate(instance, runs=postmaster is not None)
         self._settle_checkpoint(now_s)
         if instance is not None and not instance.in_recovery:
             self._signalled.promote_s = None
-        return Observation(
+        patience_s = max(policy.failure_timeout_s, ROUND_LIMIT_S)
+        storage = self._probe.look(patience_s) if self._probe is not None else None
+        self._local.room = refusing(instance, self._local.room, storage)
+        told = self._local.told_conninfo
+        seen = Observation(
             me=self._me,
             directory=directory,
             notes=notes,
@@ -114,6 +162,7 @@ class Observer:
             failed_start=self._failed_start(guard, answered=instance is not None, now_s=now_s),
             answer_age_s=now_s - self._answered_s,
             stopping_s=_age(self._signalled.stop_s, now_s),
+            shut_down_s=_age(self._shut_down_s, now_s),
             promoting_s=_age(self._signalled.promote_s, now_s),
             wall_time=wall_time(),
             contact_s=_age(contact_s, now_s),
@@ -122,10 +171,19 @@ class Observer:
             checkpointed_operation=self._signalled.checkpointed_operation,
             failed_checkpoint=self._failed_checkpoint(now_s),
             replaced_kept_s=self._local.replaced_kept_s(),
-            settings_changed=instance is not None and self._differ(state, policy, notes, instance),
+            told_upstream=upstream_address(told) if told is not None else None,
             source_oldest_lsn=oldest_of_primary(state, reports),
+            sync=self._signalled.sync,
+            admitted=self._signalled.admitted,
+            opened_lsn=self._signalled.opened_lsn,
             log_incarnation=log_incarnation,
+            watchdog=watchdog.seen(self._watchdog, guard),
+            storage=storage,
+            successors=successors(state, reports, policy, self._me.name),
         )
+        self._local.admits = admits(state, seen)
+        changed = instance is not None and self._differ(state, policy, notes, instance, hung=may_hang(storage))
+        return replace(seen, settings_changed=changed)
 
     def _instance(self, answer: Answer, control: ControlData | None) -> InstanceSeen:
         """What only the names of WAL segments tell.
@@ -161,6 +219,8 @@ class Observer:
         signalled.checkpointing = False
         if monitor.checkpoint_error is None:
             signalled.checkpointed_operation = signalled.checkpoint_operation
+            if signalled.checkpoint_sync_version == signalled.sync.version:
+                signalled.sync = replace(signalled.sync, checkpointed=True)
         else:
             signalled.checkpoint_failed_s = now_s
 
@@ -206,11 +266,25 @@ class Observer:
             return {}
         return {held.timeline: Position(history[-1].timeline, history[-1].switch_lsn)} if history else {}
 
-    def _differ(self, state: ClusterState, policy: Policy, notes: Notes, instance: InstanceSeen) -> bool:
-        """Compare files with their rendering when what they are rendered from has changed, not at every look."""
+    def _differ(self, state: ClusterState, policy: Policy, notes: Notes, instance: InstanceSeen, *, hung: bool) -> bool:
+        """Compare files with their rendering when what they are rendered from has changed, not at every look.
+
+        Those on a disk that may hang are not read: they may differ.
+        """
         source = upstream(state, self._me.name, notes.pledge) if instance.in_recovery else ""
-        key = (state.config.version, source, instance.in_recovery, self._local.certificate())
+        waited_for = to_load(state, self._me.name)
+        key = (
+            state.config.version,
+            source,
+            instance.in_recovery,
+            waited_for,
+            self._local.certificate(),
+            self._local.room,
+            self._local.admits,
+        )
         if key != self._checked_settings or self._settings_differ:
+            if hung:
+                return True
             try:
                 self._settings_differ = self._local.settings_differ(state, policy, source)
             except (OSError, SettingsError):
@@ -251,6 +325,7 @@ def directory_seen(found: Directory, incarnation: Incarnation, stray_pid: int) -
         shut_down=control.cleanly_shut_down,
         was_primary=control.state in _PRIMARY_STATES,
         checkpoint_lsn=control.checkpoint_lsn,
+        min_recovery_lsn=control.min_recovery_lsn,
         standby_signal=found.standby_signal,
         incarnation="" if found.rewind_unfinished else incarnation.id,
         recovery=incarnation.recovery,
@@ -276,6 +351,14 @@ def instance_seen(answer: Answer) -> InstanceSeen:
         pending_restart=bool(answer.pending_restart),
         idle_slots=frozenset(slot.name for slot in idle),
         lost_slots=frozenset(slot.name for slot in idle if slot.wal_status == "lost"),
+        senders=tuple(
+            SenderSeen(sender.application_name, sender.flushed_lsn, sender.state == "streaming")
+            for sender in answer.walsenders
+            if sender.user == REPLICATION_ROLE
+        ),
+        sync_version=answer.sync_version,
+        refuses_writes=answer.refuses_writes,
+        admits=answer.admits,
     )
 
 

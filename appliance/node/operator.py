@@ -4,12 +4,23 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 
+from appliance.api.explained import seconds_between
 from appliance.api.published import OperatorAnswer, OperatorRequest
 from appliance.cluster.codec import encode_command
-from appliance.cluster.commands import BeginBootstrap, Command, RemoveMember, RevokeToken, StartOperation
-from appliance.cluster.config import read_policy
+from appliance.cluster.commands import BeginBootstrap, Command, RemoveMember, RevokeToken, SetConfig, StartOperation
+from appliance.cluster.config import merged, read_policy
 from appliance.cluster.state import ClusterState, NodeRole, OperationKind
-from appliance.ha.checks import FRESH_S, Check, failover_checks, refusal, removal_checks, switchover_checks
+from appliance.ha.candidates import Prospect, acceptance_checks, prospect, stopped_check
+from appliance.ha.checks import (
+    FRESH_S,
+    Check,
+    config_checks,
+    confirmed_check,
+    failover_checks,
+    refusal,
+    removal_checks,
+    switchover_checks,
+)
 from appliance.ha.membership import without_a_majority
 from appliance.ha.seen import DirectoryKind, ReportSeen
 from appliance.node.clock import wall_time
@@ -18,9 +29,12 @@ from appliance.node.messages import Operate
 from raft import Applied, Refused, Replica, ReplicaStatus
 
 TRANSFER_LIMIT_S = 3.0
+LEAVE_LIMIT_S = 4.0
 HEAR_LIMIT_S = FRESH_S + 0.2
 """for a member that is connected and hangs, or that has just ended; the others report within a tenth of a second"""
 HEAR_LOOK_S = 0.05
+POSITION_LIMIT_S = 1.0
+"""for the position of a member whose PostgreSQL is too busy to answer a look"""
 
 Reports = Callable[[], Mapping[str, ReportSeen]]
 
@@ -45,18 +59,32 @@ class Desk:
         known = next((o for o in state.operations if o.id == request.id), None)
         if known is not None:
             return OperatorAnswer("accepted", known.id, message=f"{known.kind} {known.id} is {known.phase}")
-        checks = self._checks(state, message)
-        failed = refusal(checks)
+        shown = self._prospect(state, request)
+        checks = (*self._checks(state, message), *loss_checks(state, self._reports(), request, shown))
+        # of a configuration as a whole: there is no candidate that could be missing
+        failed = next((c for c in checks if not c.ok), None) if request.kind == "config" else refusal(checks)
         if failed is not None:
             what = f"{failed.candidate}: {failed.detail}" if failed.candidate else failed.detail
-            return OperatorAnswer("refused", request.id, failed.code, what, checks=checks)
+            return OperatorAnswer("refused", request.id, failed.code, what, checks=checks, prospect=shown)
         if request.dry_run:
-            return OperatorAnswer("accepted", "", message="all checks pass; nothing was changed", checks=checks)
+            words = "all checks pass; nothing was changed"
+            return OperatorAnswer("accepted", "", message=words, checks=checks, prospect=shown)
         if request.kind == "raft_transfer":
             return self._transfer(request, checks)
         if request.kind == "remove" and request.target not in state.members:
             return self._drop(state, request, checks)
-        return self._propose(_command(state, message), request, checks)
+        answer = self._propose(_command(state, message, shown), request, checks)
+        return self._left(request, answer) if request.kind == "remove" else answer
+
+    def _left(self, request: OperatorRequest, answer: OperatorAnswer) -> OperatorAnswer:
+        """R13: a synchronous standby goes when commits wait for it no more."""
+        until_s = time.monotonic() + LEAVE_LIMIT_S
+        while answer.outcome == "accepted" and request.target in self._replica.view().state.members:
+            if time.monotonic() > until_s:
+                words = f"{request.target} is to leave, and is a synchronous standby still: look at `appliance status`"
+                return OperatorAnswer("unknown", request.id, "member.leaving", words)
+            time.sleep(HEAR_LOOK_S)
+        return answer
 
     def _hear(self, request: OperatorRequest) -> None:
         """A raft leader of a moment ago has not heard what the members tell: one that runs would pass for dead.
@@ -64,7 +92,7 @@ class Desk:
         And one that was ended a moment ago passes for alive until its last report is old.
         """
         until_s = time.monotonic() + HEAR_LIMIT_S
-        while request.kind != "raft_transfer" and time.monotonic() < until_s:
+        while request.kind not in {"raft_transfer", "config"} and time.monotonic() < until_s:
             status, known = self._replica.status(), set(self._replica.view().state.members)
             if request.kind == "bootstrap":
                 known.add(request.target)
@@ -73,6 +101,18 @@ class Desk:
             ended = request.kind == "remove" and request.target in heard - up
             if not ended and not (up & known) - heard:
                 return
+            time.sleep(HEAR_LOOK_S)
+
+    def _prospect(self, state: ClusterState, request: OperatorRequest) -> Prospect | None:
+        """What a failover may give up, as this raft leader knows it; a busy PostgreSQL leaves one look unanswered."""
+        if request.kind != "failover" or not request.allow_data_loss or not state.initialised:
+            return None
+        policy, until_s = read_policy(state.config.document), time.monotonic() + POSITION_LIMIT_S
+        while True:
+            noted_s = seconds_between(state.last_known_at, wall_time())
+            shown = prospect(state, self._reports(), policy, request.target, noted_s)
+            if shown.accepts is not None or request.target not in state.members or time.monotonic() > until_s:
+                return shown
             time.sleep(HEAR_LOOK_S)
 
     def _checks(self, state: ClusterState, message: Operate) -> tuple[Check, ...]:
@@ -88,6 +128,8 @@ class Desk:
                 return failover_checks(state, reports, policy, request.target, allow_data_loss=loss)
             case "raft_transfer":
                 return transfer_checks(self._replica.status(), request.target)
+            case "config":
+                return config_checks(state, request.patch, request.version)
             case "remove":
                 status = self._replica.status()
                 problem = without_a_majority(replicas_of(status, reports), request.target)
@@ -215,12 +257,28 @@ def _initialised(state: ClusterState) -> str:
     return f"cluster {state.name} is initialised already, system identifier {state.system_identifier}"
 
 
-def _command(state: ClusterState, message: Operate) -> Command:
+def loss_checks(
+    state: ClusterState, reports: Mapping[str, ReportSeen], request: OperatorRequest, shown: Prospect | None
+) -> tuple[Check, ...]:
+    """Of a failover that may lose data; a dry run need neither name the cluster nor state anything: it is there to be
+    shown.
+    """
+    if shown is None:
+        return ()
+    accepts = acceptance_checks(shown, request.accepts)
+    stated = request.accepts.stopped if request.accepts is not None else ""
+    stopped = stopped_check(state, reports, shown, stated) if stated or not request.dry_run else ()
+    return (*accepts, *stopped) if request.dry_run else (confirmed_check(state, request.cluster), *accepts, *stopped)
+
+
+def _command(state: ClusterState, message: Operate, shown: Prospect | None) -> Command:
     request = message.request
     if request.kind == "bootstrap":
         return BeginBootstrap(message.cluster, request.target, message.document, request.id)
     if request.kind == "remove":
         return RemoveMember(request.target)
+    if request.kind == "config":
+        return SetConfig(state.config.version, merged(state.config.document, request.patch))
     assert state.appointment is not None
     return StartOperation(
         id=request.id or secrets.token_hex(6),
@@ -231,4 +289,5 @@ def _command(state: ClusterState, message: Operate) -> Command:
         epoch=state.appointment.epoch,
         at=wall_time(),
         allow_data_loss=request.allow_data_loss,
+        accepted=None if shown is None else request.accepts or shown.accepts,
     )

@@ -11,16 +11,20 @@ from pathlib import Path
 
 from appliance.cluster.codec import encode_command
 from appliance.cluster.commands import Recovered
-from appliance.cluster.state import ClusterState, Position, Recovery
+from appliance.cluster.lsn import format_lsn
+from appliance.cluster.state import ClusterState, Grounds, Position, Recovery
+from appliance.cluster.synchronous import may_lack
 from appliance.ha.checks import Check
 from appliance.node.clock import wall_s
 from appliance.node.machine import ClusterMachine
 from appliance.postgres.directory import rewind_mark
 from appliance.postgres.incarnation import NONE, Incarnation, stored_incarnation
-from appliance.postgres.segments import highest_timeline
+from appliance.postgres.segments import highest_timeline, segment_numbers
 from raft import Copy, DirectoryInUse, ReplicaError, begin_anew, furthest, read_copy
 
-FORMAT = 2
+FORMAT = 3
+SEGMENT_NAME = 24
+"""Letters of a segment's name."""
 
 
 class RecoveryError(Exception):
@@ -53,6 +57,12 @@ class SurvivorCopy:
     """the last one that this copy knows of"""
     timeline: int = 0
     """the highest that was assigned (R14)"""
+    grounds: tuple[Grounds, ...] = ()
+    """what the votes of an election would be judged by (R7)"""
+    synchronous: bool = False
+    """every acknowledged commit is where R7 looks for it"""
+    data_lsn: int = 0
+    """where the newest WAL segment of the data here ends: it reaches no further. 0: not known"""
 
     @property
     def name(self) -> str:
@@ -63,6 +73,7 @@ class SurvivorCopy:
 class Data:
     incarnation: Incarnation = NONE
     timeline: int = 0
+    end_lsn: int = 0
 
 
 def data_of(data_dir: Path) -> Data:
@@ -71,9 +82,22 @@ def data_of(data_dir: Path) -> Data:
         found = stored_incarnation(data_dir)
         if not found.id or rewind_mark(data_dir).exists():
             return Data(Incarnation("", found.recovery))
-        return Data(found, highest_timeline(data_dir / "pg_wal"))
+        return Data(found, highest_timeline(data_dir / "pg_wal"), _end_lsn(data_dir))
     except OSError as error:
         raise RecoveryError(f"{error.filename}: {error.strerror}: it says whether the data here can be kept") from error
+
+
+def _end_lsn(data_dir: Path) -> int:
+    """Where the highest segment ends whose names the WAL has; names are made ahead, so it is a bound from above."""
+    size = _segment_bytes(data_dir)
+    numbers = segment_numbers(data_dir / "pg_wal", size) if size else set[int]()
+    return (max(numbers) + 1) * size if numbers else 0
+
+
+def _segment_bytes(data_dir: Path) -> int:
+    """As large as the segments are; 0 where there is none of a size that PostgreSQL has."""
+    sizes = {path.stat().st_size for path in (data_dir / "pg_wal").iterdir() if len(path.name) == SEGMENT_NAME}
+    return size if len(sizes) == 1 and (size := sizes.pop()) >= 1 << 20 else 0
 
 
 def look(directory: Path, data: Data) -> SurvivorCopy:
@@ -100,6 +124,9 @@ def _survivor(log: Copy, state: ClusterState, data: Data) -> SurvivorCopy:
         directories={member.name: member.incarnation for member in state.members.values() if member.incarnation},
         recovery=state.recovery,
         timeline=state.highest_timeline,
+        grounds=state.grounds,
+        synchronous=state.synchronous,
+        data_lsn=data.end_lsn,
     )
 
 
@@ -162,6 +189,8 @@ def recovery_checks(
     dead: Collection[str],
     answering: Collection[str],
     left: str = "",
+    *,
+    loss_accepted: bool = False,
 ) -> tuple[Check, ...]:
     """Every one must pass. `answering`: who of the dead takes connections on the raft port."""
     members = {member.name for member in own.log.members.all}
@@ -173,6 +202,7 @@ def recovery_checks(
         _majority_gone(own, others),
         *_data_left(own, others, left),
         *_named_data(own, others, dead, left),
+        *_may_lack(own, others, left, loss_accepted=loss_accepted),
     )
 
 
@@ -246,6 +276,37 @@ def _data_left(own: SurvivorCopy, others: Sequence[SurvivorCopy], left: str) -> 
         remedy = "give the copy of a host with one (--with), or name one whose journal alone is lost (--keep-data)"
         detail = f"no complete data directory that the log here knows: {looked}; {remedy}"
         yield Check("data.kept", "", False, detail)
+
+
+def _may_lack(own: SurvivorCopy, others: Sequence[SurvivorCopy], left: str, *, loss_accepted: bool) -> Iterator[Check]:
+    """R7, by what the log here says: is each acknowledged commit in what is kept? Positions say how much may not be."""
+    if not own.grounds:
+        return
+    found = kept_data(own, others, left)
+    kept = {name: found[name] for name in _complete(own, found)}
+    reason = may_lack(own.grounds, kept, synchronous=own.synchronous)
+    if reason is None:
+        names = ", ".join(sorted(kept))
+        detail = f"each commit that was acknowledged, as far as the log here tells, is in the data of {names} (R7)"
+        yield Check("data.may_lack", "", True, detail)
+        return
+    detail = f"{reason} (R7). {_positions(own, others, kept)}"
+    remedy = "" if loss_accepted else "; give the copies of more hosts with --with, or accept it: --allow-data-loss"
+    yield Check("data.may_lack", "", loss_accepted, f"{detail}{' (accepted)' if loss_accepted else remedy}")
+
+
+def _positions(own: SurvivorCopy, others: Sequence[SurvivorCopy], kept: Collection[str]) -> str:
+    """What is known of the primary's WAL, and how far at most the kept data reach."""
+    known = own.position
+    if known is None:
+        return "no position of the primary is known"
+    said = f"{own.primary} had written {known.timeline}:{format_lsn(known.lsn)} at least, more since"
+    ends = {copy.name: copy.data_lsn for copy in (own, *others) if copy.name in kept and copy.data_lsn}
+    for name, lsn in sorted(ends.items()):
+        behind = known.lsn - lsn
+        short = f", {behind} bytes or more are missing" if behind > 0 else ""
+        said += f"; the WAL of {name} ends at {format_lsn(lsn)} or before{short}"
+    return said
 
 
 def _complete(own: SurvivorCopy, kept: Mapping[str, str]) -> list[str]:

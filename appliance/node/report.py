@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 from appliance import __version__
 from appliance.api.published import WalSenderSeen
 from appliance.cluster.state import FORMAT, ClusterState, NodeRole
+from appliance.cluster.zones import unknown_zone
 from appliance.ha.decide import cast_vote, wants_lease
-from appliance.ha.facts import awaits_recovery, strange
+from appliance.ha.facts import awaits_recovery, needs_rebuild, strange
+from appliance.ha.gate import why_closed
 from appliance.ha.seen import CertificateSeen, DirectoryKind, Observation, Report
 from appliance.ha.start import progress
 from appliance.postgres.instance import InstanceSeen as Answer
@@ -64,7 +66,13 @@ def make_report(
         version=__version__,
         oldest_lsn=instance.oldest_lsn if instance is not None else 0,
         certificate=certificate,
+        senders=instance.senders if instance is not None and not instance.in_recovery else (),
+        wants_rebuild=needs_rebuild(state, seen) is not None,
         format=FORMAT,
+        watchdog=seen.watchdog,
+        storage=seen.storage,
+        gate=why_closed(state, seen) if instance is not None else "",
+        objection=unknown_zone(state, seen.me) or "",
     )
 
 
@@ -74,7 +82,9 @@ def alike(one: Report, other: Report) -> bool:
 
 
 def _lasting(report: Report) -> Report:
-    return replace(report, lsn=0, received_lsn=0, replayed_lsn=0, doing="", progress="")
+    senders = tuple(replace(sender, flushed_lsn=0) for sender in report.senders)
+    moving = replace(report, lsn=0, received_lsn=0, replayed_lsn=0, doing="", progress="", senders=senders)
+    return replace(moving, storage=None)
 
 
 def walsenders(answer: Answer | None) -> tuple[WalSenderSeen, ...]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from appliance.cluster.state import ClusterState
 from appliance.ha.seen import Report, ReportSeen
-from appliance.node.clock import boottime_s
+from appliance.node.clock import boottime_s, clock_reading
 from appliance.node.messages import MessageError, ReportAnswer, SendReport, decode, encode
 from appliance.node.report import alike
-from raft import Replica, ReplicaError
+from raft import Replica, ReplicaError, View
 
 ANSWER_LIMIT_S = 1.5
 RETRY_S = 0.1
@@ -38,17 +38,24 @@ class _Sent:
 class Reporter:
     """Used by the control loop only."""
 
-    def __init__(self, replica: Replica[ClusterState], wake: Callable[[], None]) -> None:
+    def __init__(
+        self, replica: Replica[ClusterState], wake: Callable[[], None], silence_limit_s: float = ANSWER_LIMIT_S
+    ) -> None:
+        """A raft leader whose last message came longer than `silence_limit_s` ago is asked nothing."""
         self._replica = replica
         self._wake = wake
+        self._silence_limit_s = silence_limit_s
         self._sent: _Sent | None = None
         self._last: Report | None = None
+        self.answered: Report | None = None
+        """the last one that a raft leader has answered"""
         self._next_s = 0.0
         self._contact_s: float | None = None
         self._awaited: Confirmed | None = None
         self._said: ReportAnswer | None = None
         self.reports: Mapping[str, ReportSeen] = {}
         self.reports_at_s = 0.0
+        self.leader_says = ""
         self.problem = ""
         """why the last attempt failed, empty when it did not"""
 
@@ -64,16 +71,22 @@ class Reporter:
 
     def tell(self, report: Report, interval_s: float) -> None:
         """Send when a report is due or says something new, and no answer is awaited."""
-        now_s, leader = boottime_s(), self._replica.view().leader
+        now_s, view = boottime_s(), self._replica.view()
+        leader = view.leader
         if self._sent is not None and self._sent.leader != leader:
             self._sent = None
-        if leader is None:
+        if leader is None or not self._hears(view, now_s):
             self._next_s = now_s + RETRY_S
         elif self._sent is None and (now_s >= self._next_s or _news(self._last, report)):
             self._send(leader, report, now_s, interval_s)
 
+    def _hears(self, view: View[ClusterState], now_s: float) -> bool:
+        """An answer of one that is not heard would not come either, while every question would be a renewal there: a
+        primary that hears nobody would not be silent before it is fenced (R9)."""
+        return view.is_leader or (view.contact_s is not None and now_s - view.contact_s <= self._silence_limit_s)
+
     def _send(self, leader: str, report: Report, now_s: float, interval_s: float) -> None:
-        future = self._replica.request(leader, encode(SendReport(report)), ANSWER_LIMIT_S)
+        future = self._replica.request(leader, encode(SendReport(report, clock_reading())), ANSWER_LIMIT_S)
         self._sent = _Sent(leader, now_s, report, future)
         self._last, self._next_s = report, now_s + interval_s
         future.add_done_callback(lambda _: self._wake())
@@ -93,8 +106,8 @@ class Reporter:
             self._failed(f"{sent.leader} does not lead any more")
             return None
         confirmed = Confirmed(sent.asked_s, answer, self._is_news(sent, answer))
-        self.problem, self._said = "", answer
-        self.reports, self.reports_at_s = answer.reports, boottime_s()
+        self.problem, self._said, self.answered = "", answer, sent.report
+        self.reports, self.reports_at_s, self.leader_says = answer.reports, boottime_s(), answer.says
         self._awaited = self._awaited if self._awaited is not None else confirmed
         if sent.report.renew_epoch is not None and answer.confirmed_epoch is None:
             self._next_s = min(self._next_s, boottime_s() + RETRY_S)
@@ -134,4 +147,6 @@ def _essence(report: Report) -> tuple[object, ...]:
         report.incarnation,
         report.checkpointed_operation,
         report.directory,
+        report.ending,
+        report.restarting,
     )

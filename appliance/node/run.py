@@ -1,48 +1,44 @@
 """The composition root: one node process, put together from its file, run until a signal or a dead thread ends it.
 
 SIGTERM ends the node process and leaves PostgreSQL to the guard: a new node process adopts it, within its lease.
-SIGINT ends everything of this node: PostgreSQL stops, the lease is given back, the guard goes.
+SIGINT ends everything of this node: a primary hands over, PostgreSQL stops, the lease is given back, the guard goes.
 """
 
 import os
-import secrets
 import signal
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TypedDict
 
 from appliance import __version__
 from appliance.api.server import ApiError, ApiServer
 from appliance.cluster.state import ClusterState, Member, NodeRole
+from appliance.node import watchdog
 from appliance.node.config import NodeConfig
-from appliance.node.config_parameters import refused_locally
 from appliance.node.config_values import split_address
 from appliance.node.coordinator import Coordinator
 from appliance.node.events import Events
 from appliance.node.execute import Executor
-from appliance.node.farewell import stop_everything
+from appliance.node.failsafe import Failsafe
+from appliance.node.farewell import Ending, announce_restart, stop_everything
 from appliance.node.gateway import NodeGateway, PeerDoor
 from appliance.node.guard_client import GuardClient
 from appliance.node.guard_connection import GuardError
 from appliance.node.line_writer import LineWriter
-from appliance.node.local import LocalPostgres, state_directories
+from appliance.node.local import LocalPostgres
 from appliance.node.loop import Alarm, ControlLoop, Policies
 from appliance.node.machine import ClusterMachine
-from appliance.node.notes import NotesError, NotesFile
+from appliance.node.notes import NotesError
 from appliance.node.notify import notify
 from appliance.node.observe import Observer, Signalled
 from appliance.node.operator import Desk
+from appliance.node.prepare import StartError, api_token, find_programs, make_directories, open_notes, starting
 from appliance.node.privileges import PrivilegeError, drop
+from appliance.node.probe_client import ProbeClient
 from appliance.node.registrar import Registrar
 from appliance.node.renewal import Renewal
-from appliance.node.reporter import Reporter
-from appliance.node.witness import NO_PROGRAMS, NoGuard, NoPostgres, objection
-from appliance.postgres.binaries import Binaries, find
+from appliance.node.reporter import ANSWER_LIMIT_S, Reporter
+from appliance.node.witness import NoGuard, NoPostgres
 from appliance.postgres.errors import PostgresError
-from appliance.postgres.files import write_atomically
-from appliance.postgres.incarnation import forget_incarnation, read_incarnation
 from appliance.postgres.monitor import Monitor
 from raft import (
     Event,
@@ -85,16 +81,12 @@ def timings(election_timeout: tuple[float, float]) -> Timings:
     }
 
 
-class StartError(Exception):
-    """The node cannot start: says what, which value, and what would do."""
-
-
 def run(config: NodeConfig) -> int:
     """Run a node until it is told to end. 0: told to; 1: it could not start or go on, the reason is on stderr."""
     try:
         drop()
-        _make_directories(config)
-        with _starting(config):
+        make_directories(config)
+        with starting(config):
             node = _Node(config)
         return node.run()
     except (PrivilegeError, StartError, NotesError, ReplicaError, GuardError, ApiError, PostgresError) as error:
@@ -109,31 +101,6 @@ def _complain(reason: str) -> None:
     writer.close(LOG_LIMIT_S)
 
 
-@contextmanager
-def _starting(config: NodeConfig) -> Iterator[None]:
-    """What the file system refuses before the node runs is the reason in one line, not a defect."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or f"state_dir {config.state_dir}"
-        raise StartError(f"cannot start: {where}: {error.strerror or error}") from error
-
-
-def _make_directories(config: NodeConfig) -> None:
-    for directory in state_directories(config):
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not os.access(directory, os.W_OK | os.X_OK):
-                raise PermissionError(13, "not writable")
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StartError(f"{directory}: a file stands there or on the way: move it, or set state_dir") from error
-        except OSError as error:
-            user = os.geteuid()
-            raise StartError(
-                f"{directory}: {error.strerror} for uid {user}: create it and give it to that user, or set state_dir"
-            ) from error
-
-
 def member_of(config: NodeConfig) -> Member:
     """This node as it announces itself."""
     return Member(
@@ -142,50 +109,16 @@ def member_of(config: NodeConfig) -> Member:
         raft=config.raft_address,
         api_url=f"http://{config.http_address}",
         postgres=config.postgres_address,
-        tags=dict(config.tags),
+        tags=config.tags.announced,
     )
 
 
-def open_notes(config: NodeConfig) -> NotesFile:
-    """R6, R13: notes that are gone may have held a pledge, so the data directory is no voter's any more.
-
-    A witness pledges nothing, and makes no file that would look like notes that were kept.
-    """
-    path = config.state_dir / "notes.json"
+def _probe_of(config: NodeConfig) -> ProbeClient | None:
+    """It starts with the first look."""
     if config.role is NodeRole.WITNESS:
-        return NotesFile(path)
-    if not path.exists():
-        forget_incarnation(config.postgresql.data_dir)
-    notes = NotesFile(path)
-    notes.create(read_incarnation(config.postgresql.data_dir).recovery)
-    return notes
-
-
-def find_programs(config: NodeConfig) -> Binaries:
-    """PostgreSQL on this host, which takes the values of the node's file. Raises StartError, PostgresError."""
-    if config.role is NodeRole.WITNESS:
-        if (reason := objection(config)) is not None:
-            raise StartError(reason)
-        return NO_PROGRAMS
-    binaries = find(config.postgresql.bin_dir)
-    refused = refused_locally(binaries, config)
-    if refused:
-        raise StartError("\n".join(refused))
-    return binaries
-
-
-def api_token(path: Path) -> str:
-    """The token that lets one change something over TCP; made at the first start, mode 0600."""
-    try:
-        if not path.exists():
-            write_atomically(path, secrets.token_urlsafe(24) + "\n")
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no text"
-        raise StartError(f"http.token_file: {path}: {why}; remove it, a new one is made") from error
-    if not token:
-        raise StartError(f"http.token_file: {path}: is empty; write a token into it, or remove it: a new one is made")
-    return token
+        return None
+    section = config.postgresql
+    return ProbeClient(section.data_dir, section.socket)
 
 
 class _Node:
@@ -194,6 +127,7 @@ class _Node:
         self._events = Events(config.name, config.log.level, config.log.format)
         self._alarm, answers = Alarm(), Alarm()
         self._stop_signal = 0
+        self._interrupts = 0
         self._certificate_problem = ""
         self._failure = ""
         self._heard = deque[Event]()
@@ -230,22 +164,25 @@ class _Node:
             local = make_local(config, self._binaries, self._guard, monitor)
         except ValueError as error:
             raise StartError(f"{config.state_dir}/credentials.json: {error}; copy it from another node") from error
-        self._door = PeerDoor(self._coordinator, desk, self._registrar, lambda: local.credentials)
+        failsafe = Failsafe(config.name, self._replica, self._notes, wake)
+        self._door = PeerDoor(self._coordinator, desk, self._registrar, lambda: local.credentials, failsafe)
         self._gateway = NodeGateway(config, self._replica, self._registrar, self._binaries)
         self._api = ApiServer(self._gateway, config.http.listen, config.http.socket, api_token(config.http.token_file))
         signalled = Signalled()
-        self._reporter = Reporter(self._replica, answers.ring)
+        self._probe = _probe_of(config)
+        self._reporter = Reporter(self._replica, answers.ring, max(ANSWER_LIMIT_S, config.raft.election_timeout[1]))
         self._loop = ControlLoop(
             config,
             replica=self._replica,
             guard=self._guard,
             local=local,
             notes=self._notes,
-            observer=Observer(member_of(config), local, signalled),
+            observer=Observer(member_of(config), local, signalled, watchdog.section_of(config), self._probe),
             executor=Executor(
                 config.name, self._replica, local, self._guard, self._notes, signalled, self._events, wake
             ),
             reporter=self._reporter,
+            failsafe=failsafe,
             coordinator=self._coordinator,
             policies=policies,
             alarm=self._alarm,
@@ -267,7 +204,7 @@ class _Node:
         except ListenError as error:
             raise StartError(f"raft.listen: {error}") from error
         try:
-            with _starting(self._config):
+            with starting(self._config):
                 self._begin()
             self._go_on()
             return self._end()
@@ -278,6 +215,8 @@ class _Node:
                 self._renewal.stop()
             self._replica.stop()
             self._guard.close()
+            if self._probe is not None:
+                self._probe.close()
             self._events.close(LOG_LIMIT_S)
 
     def _begin(self) -> None:
@@ -294,18 +233,21 @@ class _Node:
     def _go_on(self) -> None:
         """Rounds until a signal, or until a thread has ended that nobody asked to."""
         while not self._stop_signal and not self._failure:
-            try:
-                self._loop.wait(self._loop.step())
-                self._tell_what_was_heard()
-            except Exception as error:
-                self._events.emit("loop.failed", "error", error=f"{type(error).__name__}: {error}")
-                raise
-            notify("WATCHDOG=1")
+            self._round()
             if not self._api.alive:
                 self._failure = "the API's thread has ended"
             if self._renewal is not None and not self._renewal.alive:
                 self._failure = "the thread that renews the certificate has ended"
             self._tell_certificate()
+
+    def _round(self) -> None:
+        try:
+            self._loop.wait(self._loop.step())
+            self._tell_what_was_heard()
+        except Exception as error:
+            self._events.emit("loop.failed", "error", error=f"{type(error).__name__}: {error}")
+            raise
+        notify("WATCHDOG=1")
 
     def _end(self) -> int:
         if self._failure:
@@ -313,12 +255,31 @@ class _Node:
             return FAILED
         notify("STOPPING=1")
         if self._stop_signal == signal.SIGINT:
-            stop_everything(self._config.name, self._loop, self._replica, self._guard, self._notes)
+            stop_everything(self._ending())
+        elif self._stop_signal == signal.SIGTERM:
+            announce_restart(self._ending())
         self._events.emit("node.stopped", signal=signal.Signals(self._stop_signal).name)
         return 0
 
+    def _ending(self) -> Ending:
+        return Ending(
+            me=self._config.name,
+            loop=self._loop,
+            replica=self._replica,
+            guard=self._guard,
+            notes=self._notes,
+            events=self._events,
+            ask=self._gateway.submit,
+            go_on=self._round,
+            hurried=lambda: self._interrupts > 1 or bool(self._failure),
+        )
+
     def _on_signal(self, number: int, _frame: object) -> None:
-        self._stop_signal = number
+        """Who was told to end everything does so, whatever comes after it."""
+        if number == signal.SIGINT:
+            self._interrupts += 1
+        if self._stop_signal != signal.SIGINT:
+            self._stop_signal = number
         self._alarm.ring()
 
     def _on_raft_event(self, event: Event) -> None:

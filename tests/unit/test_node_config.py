@@ -83,7 +83,7 @@ def test_values_with_units_and_yaml_booleans():
         raft: {election_timeout: [200ms, 0.4s]}
         initdb: {wal-segsize: 64MB}
         watchdog: off
-        tags: {nofailover: true, zone: a}
+        tags: {nofailover: true, zone: a, custom: {site: berlin, weight: 1.4}}
         postgresql: {parameters: {work_mem: 64MB, autovacuum: on}}
     """)
     parameters = document["postgresql"].pop("parameters")
@@ -91,8 +91,26 @@ def test_values_with_units_and_yaml_booleans():
 
     assert config.raft.election_timeout == (0.2, 0.4)
     assert config.initdb.wal_segsize == 64
-    assert config.tags == {"nofailover": True, "zone": "a"}
+    assert config.tags.announced == {"nofailover": True, "zone": "a", "site": "berlin", "weight": 1.4}
     assert parameters["autovacuum"] is True
+
+
+@pytest.mark.parametrize(
+    ("written", "mode", "device"),
+    [
+        ("", "off", "/dev/watchdog"),
+        ("watchdog:", "off", "/dev/watchdog"),
+        ("watchdog: off", "off", "/dev/watchdog"),
+        ("watchdog: required", "required", "/dev/watchdog"),
+        ("watchdog: {mode: off}", "off", "/dev/watchdog"),
+        ("watchdog: {mode: automatic, device: /dev/watchdog1}", "automatic", "/dev/watchdog1"),
+        ("watchdog: {device: /dev/watchdog1}", "off", "/dev/watchdog1"),
+    ],
+)
+def test_a_watchdog_is_written_as_a_word_or_a_section(written, mode, device):
+    section = NodeConfig.read(MINIMAL | (yaml.safe_load(written) or {})).watchdog
+
+    assert (section.mode, str(section.device)) == (mode, device)
 
 
 def test_local_parameters_are_kept_as_postgresql_writes_them():
@@ -136,11 +154,33 @@ def test_local_parameters_are_kept_as_postgresql_writes_them():
         ({"bootstrap": {"application": {"user": "app"}}}, "bootstrap.application.database: missing; write a database"),
         ({"bootstrap": {"application": {"user": "postgres", "database": "d"}}}, "bootstrap.application.user: 'postg"),
         ({"tls": {"ca": "ca.pem", "cert": "/c", "key": "/k"}}, "tls.ca: 'ca.pem' is not an absolute path"),
-        ({"tags": {"a": [1]}}, "tags.a: [1] is not a single value"),
-        ({"tags": {"nofailover": "true"}}, "tags.nofailover: 'true' is neither true nor false; write one of them"),
-        ({"tags": {"noloadbalance": 1}}, "tags.noloadbalance: 1 is neither true nor false"),
-        ({"tags": {"failover_priority": "2"}}, "tags.failover_priority: '2' is no whole number"),
-        ({"tags": {"failover_priority": True}}, "tags.failover_priority: True is no whole number"),
+        ({"tags": {"custom": {"a": [1]}}}, "tags.custom.a: [1] is not a single value"),
+        ({"tags": {"nofailver": True}}, "tags.nofailver: unknown setting; did you mean tags.nofailover?"),
+        ({"tags": {"site": "berlin"}}, "tags.site: unknown setting; known here: tags.nofailover, tags.failover_prior"),
+        ({"tags": {"custom": {"nosync": True}}}, "tags.custom.nosync: means something of itself; write tags.nosync"),
+        ({"tags": {"custom": {"nostream": True}}}, "tags.custom.nostream: is a tag of Patroni's that does nothing"),
+        ({"tags": {"nofailover": "true"}}, "tags.nofailover: 'true' will not do; write true or false, without quotes"),
+        ({"tags": {"noloadbalance": 1}}, "tags.noloadbalance: 1 will not do; write true or false"),
+        ({"tags": {"nosync": "no"}}, "tags.nosync: 'no' will not do; write true or false"),
+        ({"tags": {"failover_priority": "2"}}, "tags.failover_priority: '2' will not do; write a whole number from 1"),
+        ({"tags": {"failover_priority": True}}, "tags.failover_priority: True will not do; write a whole number"),
+        ({"tags": {"failover_priority": 0}}, "tags.failover_priority: 0 will not do; write a whole number from 1 to"),
+        ({"tags": {"sync_priority": 1001}}, "tags.sync_priority: 1001 will not do; write a whole number from 1 to"),
+        ({"tags": {"zone": False}}, "tags.zone: False will not do; write a name like east"),
+        ({"tags": {"zone": "a b"}}, "tags.zone: 'a b' is no name of a zone"),
+        ({"tags": {"nofailover": True, "failover_priority": 2}}, "tags.failover_priority: a member that never becomes"),
+        (
+            {"tags": {"nosync": True, "sync_priority": 2}},
+            "tags.sync_priority: no commit waits for a member with nosync",
+        ),
+        (
+            {"tags": {"zone": "wst"}, "bootstrap": {"config": {"zones": ["east", "west"]}}},
+            "tags.zone: 'wst' is none of bootstrap.config.zones; did you mean west?",
+        ),
+        (
+            {"bootstrap": {"config": {"synchronous_node_count": 3}}},
+            "bootstrap.config.synchronous_node_count: 3 is more than the other members, 0; write 1 at most",
+        ),
         ({"state_dir": "state"}, "state_dir: 'state' is not an absolute path"),
         ({"http": {"socket": "/var/lib/appliance/data/s"}}, "http.socket: '/var/lib/appliance/data/s' lies in postgre"),
         ({"http": {"token_file": "/var/lib/appliance/data/t"}}, "http.token_file: '/var/lib/appliance/data/t' lies in"),
@@ -151,7 +191,10 @@ def test_local_parameters_are_kept_as_postgresql_writes_them():
             "bootstrap.config.clock_drift: unit 'x' in '1x' is not",
         ),
         ({"log": {"level": "loud"}}, "log.level: 'loud' will not do; write debug, info, warning or error"),
-        ({"watchdog": "required"}, "watchdog: 'required' is not available yet"),
+        ({"watchdog": "on"}, "watchdog.mode: 'on' is no watchdog mode; write off, automatic or required"),
+        ({"watchdog": {"mode": True}}, "watchdog.mode: True is no watchdog mode; write off, automatic or required"),
+        ({"watchdog": {"mod": "off"}}, "watchdog.mod: unknown setting; did you mean watchdog.mode?"),
+        ({"watchdog": {"device": "watchdog0"}}, "watchdog.device: 'watchdog0' is not an absolute path"),
     ],
     ids=str,
 )
@@ -207,13 +250,13 @@ def test_a_section_whose_lines_are_all_comments_is_empty():
     """)
     config = NodeConfig.read(MINIMAL | document)
 
-    assert (config.tags, config.postgresql.parameters) == ({}, {})
+    assert (config.tags.announced, config.postgresql.parameters) == ({}, {})
     assert config.bootstrap.config == {"ttl": "8s", "postgresql": {}}
     assert NodeConfig.read(MINIMAL | {"bootstrap": {"config": None}}).bootstrap.config == {}
 
 
 def test_all_problems_are_collected():
-    assert len(problems(role="king", tags={"a": []}, http={"listen": "8008"}, extra=1)) == 4
+    assert len(problems(role="king", tags={"zone": []}, http={"listen": "8008"}, extra=1)) == 4
     assert len(problems(tls={"ca": "x"}, bootstrap={"config": {"ttl": "1s"}}, postgresql={"listen": "h:8008"})) == 3
 
 
@@ -278,6 +321,6 @@ def test_the_commented_part_of_the_sample_is_what_stands_without_it():
 
 @pytest.mark.parametrize("key", [*known_keys(NodeConfig), *KNOWN_KEYS])
 def test_the_documentation_explains_every_key(key):
-    sections = {"raft", "http", "postgresql", "initdb", "bootstrap", "tls", "log"}
+    sections = {"raft", "http", "postgresql", "initdb", "bootstrap", "tls", "tags", "log", "watchdog"}
 
     assert key in sections or f"`{key}`" in DOCUMENTATION.read_text()

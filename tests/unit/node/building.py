@@ -1,5 +1,6 @@
 """A node's surroundings as small second implementations: the consensus, a clock, the guard. The test plays fate."""
 
+import math
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -35,32 +36,38 @@ class Consensus:
     def __init__(self, state, *, leads=False):
         self.state, self.index, self.term = state, 7, 3
         self.leader, self.leads, self.leading_since_s = "pg1", leads, 0.0 if leads else None
+        self.contact_s = math.inf
         self.before_change = lambda: None
         self.incarnation = 0
         self.barriers, self.proposed, self.asked, self.changes = [], [], [], []
         self.members = Members()
         self.removed_by = ()
+        self.commit_index, self.have_all = 1, set()
         self.during_barrier = lambda: None
         self.barrier_answer = None
 
     def view(self):
         leading = self.leading_since_s if self.leads else None
-        return View(self.state, self.index, self.term, self.leader, self.leads, leading, 0.0)
+        return View(self.state, self.index, self.term, self.leader, self.leads, leading, self.contact_s)
 
     def status(self):
-        figures = dict.fromkeys(("commit_index", "log_bytes", "fsync_count", "ticks_late"), 0)
+        figures = dict.fromkeys(("log_bytes", "fsync_count", "ticks_late"), 0)
         figures |= dict.fromkeys(("fsync_total_s", "fsync_longest_s", "tick_late_longest_s"), 0.0)
         return SimpleNamespace(
             name="pg1",
             incarnation=self.incarnation,
             role="follower",
             first_index=2,
+            commit_index=self.commit_index,
             last_index=1,
             votes=True,
             refusals={},
             certificate=None,
             removed_by=self.removed_by,
-            peers=[PeerStatus(n, n, True, None, None, None) for n in self.members.names - {"pg1"}],
+            peers=[
+                PeerStatus(n, n, True, 1 if n in self.have_all else None, None, None)
+                for n in self.members.names - {"pg1"}
+            ],
             members=self.members,
             **figures,
         )

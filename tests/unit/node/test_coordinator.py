@@ -6,19 +6,21 @@ import pytest
 
 from appliance.cluster.apply import apply
 from appliance.cluster.codec import Newer
-from appliance.cluster.commands import Depose, Recovered, RemoveMember
+from appliance.cluster.commands import ChangeSync, Depose, Recovered, RemoveMember
 from appliance.cluster.config import Policy
-from appliance.cluster.state import FORMAT, LeaseStatus, NodeRole
+from appliance.cluster.state import FORMAT, LeaseStatus, NodeRole, Position
+from appliance.ha.leadership import KEEP_S, SUITED_S
+from appliance.ha.membership import LEAVE_WAIT_S
 from appliance.node import coordinator as module
 from appliance.node.coordinator import CHANGE_PAUSE_S, PROMOTION_LIMIT_S, Coordinator
 from appliance.node.messages import SendReport
 from raft import Applied, Member, Members, Refused, Unknown
-from tests.unit.cluster.building import member, state, vacant, with_members
-from tests.unit.ha.building import APPOINTED, report
+from tests.unit.cluster.building import LSN, member, state, synchronous, vacant, with_members
+from tests.unit.ha.building import APPOINTED, report, senders
 
 from .building import Clock, Consensus
 
-POLICY = Policy()
+POLICY = Policy(synchronous_mode="off", fencing="lease")
 RENEWAL = SendReport(report("pg1", renew_epoch=4))
 
 
@@ -131,6 +133,19 @@ def test_r3_only_a_full_ttl_after_the_last_confirmation_is_the_epoch_deposed(coo
     assert [(type(c), c.epoch) for c in consensus.commands] == [(Depose, 4)]
 
 
+def test_r9_the_next_look_is_due_as_soon_as_silence_means_more(coordinator, consensus, clock):
+    """It may be the next report's turn half a second later only."""
+    step(coordinator, consensus)
+    clock.now_s += 5.0
+    coordinator.receive(RENEWAL)
+    clock.now_s += 1.9
+    step(coordinator, consensus)
+    assert coordinator.silence_left_s == pytest.approx(POLICY.failure_timeout_s - 1.9)
+    clock.now_s += 0.2
+    step(coordinator, consensus)
+    assert coordinator.silence_left_s == pytest.approx(POLICY.depose_after_s - 2.1)
+
+
 def test_r3_a_new_term_waits_the_whole_time_from_its_own_election(coordinator, consensus, clock):
     step(coordinator, consensus)
     clock.now_s += 100.0
@@ -202,6 +217,30 @@ def test_an_appointed_node_that_does_not_come_to_open_is_renewed_for_a_while_onl
     assert coordinator.receive(asks).confirmed_epoch is None
     consensus.state = replace(APPOINTED, appointment=replace(APPOINTED.appointment, opened=True))
     assert coordinator.receive(asks).confirmed_epoch == 5
+
+
+def test_a_standby_that_stands_still_while_the_primary_writes_is_waited_for_no_more(coordinator, clock):
+    """It is connected all the while; what the others confirm, and what it confirmed before, does not help."""
+    consensus, policy = Consensus(synchronous(), leads=True), Policy()
+    coordinator._replica = consensus
+
+    def look(passed_s, written, confirmed):
+        clock.now_s += passed_s
+        flushed = (*senders("pg2", flushed_lsn=LSN + written), *senders("pg3", flushed_lsn=LSN + confirmed))
+        for told in (report("pg1", lsn=LSN + written, senders=flushed, renew_epoch=4), report("pg2"), report("pg3")):
+            coordinator.receive(SendReport(told))
+        before = len(consensus.commands)
+        coordinator.step(consensus.view(), policy)
+        if len(consensus.commands) > before:
+            consensus.commit()
+        return [command for command in consensus.commands if isinstance(command, ChangeSync)]
+
+    assert not look(10.0, 0, 0), "who has everything may stand for as long as nothing is written"
+    assert not look(1.0, 10, 0)
+    assert not look(1.9, 20, 10), "it is slow, and moves"
+    assert not look(1.9, 30, 10)
+    (change,) = look(0.2, 40, 10)
+    assert change.wanted.members == {"pg2"}
 
 
 def test_nothing_is_planned_before_it_is_seen_what_became_of_the_last_proposal(coordinator, consensus, clock):
@@ -304,3 +343,116 @@ def test_the_step_to_a_higher_format_waits_for_replicas_that_have_not_announced_
     three.members = three.members.without("pg4")
     step(coordinator, three)
     assert three.commands == [Newer(f"the step to format {FORMAT + 1}", FORMAT)]
+
+
+# The raft leadership
+
+
+@pytest.fixture
+def leads(three, coordinator, clock):
+    """Three voters that have the whole log; pg1 leads, and becomes the primary only now."""
+    three.have_all = {"pg2", "pg3"}
+    before, three.state = three.state, APPOINTED
+    step(coordinator, three)
+    three.state = before
+    clock.now_s += 0.1
+    three.leading_since_s = 0.0
+    return three
+
+
+def pass_by(coordinator, consensus, clock, seconds):
+    """Everybody reports, the lease is renewed, and the loop looks."""
+    until_s = clock.now_s + seconds
+    while clock.now_s < until_s:
+        for node in consensus.members.names:
+            coordinator.receive(SendReport(report(node)) if node != "pg1" else RENEWAL)
+        step(coordinator, consensus)
+        clock.now_s += 0.5
+
+
+def test_the_raft_leader_that_becomes_the_primary_hands_over_once_it_is_calm(coordinator, leads, clock):
+    pass_by(coordinator, leads, clock, SUITED_S)
+    assert leads.changes == []
+    pass_by(coordinator, leads, clock, 0.5)
+    assert [to for to, _ in leads.changes] == ["pg3"]
+    assert step(coordinator, leads) == "pg1 is the primary: the raft leadership goes to pg3"
+
+
+def test_leadership_that_came_to_the_primary_by_hand_stays_for_a_minute(coordinator, leads, clock):
+    leads.leads = False
+    step(coordinator, leads)
+    clock.now_s += 5.0
+    leads.leads, leads.leading_since_s, leads.term = True, clock.now_s, 4
+    pass_by(coordinator, leads, clock, KEEP_S)
+    assert leads.changes == []
+    pass_by(coordinator, leads, clock, 1.0)
+    assert [to for to, _ in leads.changes] == ["pg3"]
+
+
+def test_a_primary_that_opens_only_now_was_none_when_the_leadership_came(coordinator, leads, clock):
+    opened = leads.state
+    leads.leads, leads.state = False, replace(opened, appointment=replace(opened.appointment, opened=False))
+    step(coordinator, leads)
+    clock.now_s += 1.0
+    leads.leads, leads.leading_since_s, leads.term = True, clock.now_s, 4
+    pass_by(coordinator, leads, clock, 1.0)
+    leads.state = opened
+    pass_by(coordinator, leads, clock, SUITED_S + 0.5)
+    assert [to for to, _ in leads.changes] == ["pg3"]
+
+
+def test_a_hand_over_that_came_to_nothing_is_tried_again_later_each_time(coordinator, leads, clock):
+    pass_by(coordinator, leads, clock, SUITED_S + 0.5)
+    for n, wait_s in enumerate((KEEP_S, 2 * KEEP_S), 1):
+        leads.changes[-1][1].set_result(Refused("pg3 has not taken the leadership over in time", None))
+        pass_by(coordinator, leads, clock, wait_s - 1.0)
+        assert len(leads.changes) == n
+        pass_by(coordinator, leads, clock, 2.0)
+        assert len(leads.changes) == n + 1
+
+
+def test_with_another_epoch_the_count_of_hand_overs_begins_anew(coordinator, leads, clock):
+    pass_by(coordinator, leads, clock, SUITED_S + 0.5)
+    leads.changes[-1][1].set_result(Refused("pg3 has not taken the leadership over in time", None))
+    leads.state = replace(leads.state, epoch=5, appointment=replace(leads.state.appointment, epoch=5))
+    pass_by(coordinator, leads, clock, CHANGE_PAUSE_S + SUITED_S + 1.0)
+    assert len(leads.changes) == 2
+
+
+def test_nothing_is_handed_over_while_an_entry_is_on_its_way(coordinator, leads, clock):
+    leads.commit_index = 0
+    pass_by(coordinator, leads, clock, 5.0)
+    assert leads.changes == []
+    leads.commit_index = 1
+    pass_by(coordinator, leads, clock, SUITED_S + 0.5)
+    assert len(leads.changes) == 1
+
+
+def test_nothing_is_handed_over_before_it_is_known_what_became_of_a_proposal(coordinator, leads, clock):
+    pass_by(coordinator, leads, clock, SUITED_S)
+    leads.state = replace(leads.state, last_known=Position(2, 1))
+    pass_by(coordinator, leads, clock, 3.0)
+    assert [type(command).__name__ for command in leads.commands] == ["NotePosition"]
+    assert leads.changes == []
+    leads.commit()
+    pass_by(coordinator, leads, clock, SUITED_S + 0.5)
+    assert len(leads.changes) == 1
+
+
+def test_the_leadership_stays_while_members_change(coordinator, leads, clock):
+    leads.members = leads.members.with_member(Member("pg4", "id-pg4", "pg4:7400", "voter"))
+    leads.state = replace(leads.state, removed=frozenset({"pg4"}))
+    pass_by(coordinator, leads, clock, LEAVE_WAIT_S)
+    assert leads.changes == []
+    pass_by(coordinator, leads, clock, 5.0)
+    assert [members.names for members, _ in leads.changes] == [{"pg1", "pg2", "pg3"}]
+    settle(leads)
+    pass_by(coordinator, leads, clock, SUITED_S + 0.5)
+    assert [to for to, _ in leads.changes[1:]] == ["pg3"]
+
+
+def test_a_voter_that_comes_and_goes_does_not_get_the_leadership(coordinator, leads, clock):
+    for n in range(20):
+        leads.have_all = {"pg3"} if n % 2 else set()
+        pass_by(coordinator, leads, clock, 0.5)
+    assert leads.changes == []

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.cluster.commands import Announce, Rebuild, Release
+from appliance.cluster.apply import apply
+from appliance.cluster.commands import Announce, Rebuild, Rebuilt, Release
 from appliance.cluster.config import Policy
 from appliance.ha.actions import (
     BeginNotes,
@@ -17,7 +18,10 @@ from appliance.ha.actions import (
     StopMode,
     StopPostgres,
 )
+from appliance.ha.decide import wants_lease
 from appliance.ha.seen import Notes
+from appliance.node import execute
+from appliance.node.coordinator import REFUSED_PAUSE_S
 from appliance.node.execute import Executor
 from appliance.node.guard_client import Deadline
 from appliance.node.lease import Lease
@@ -27,9 +31,9 @@ from appliance.postgres.incarnation import Incarnation, read_incarnation
 from tests.unit.cluster.building import member, state
 from tests.unit.ha.building import primary, standby
 
-from .building import Consensus, Guard, Said
+from .building import Clock, Consensus, Guard, Said
 
-POLICY = Policy()
+POLICY = Policy(synchronous_mode="off", fencing="lease")
 RELEASE = Release(4, "pg1", "fenced")
 GIVE_BACK = (NoteFenced(4), Propose(RELEASE))
 
@@ -78,6 +82,7 @@ def test_r4_a_lease_is_not_given_back_when_that_could_not_be_noted(bench):
     bench.directory.rmdir()
 
     assert bench.run(*GIVE_BACK) == []
+    assert wants_lease(bench.consensus.state, primary(notes=bench.notes.value)) is None, "the lease runs out"
     assert "NoteFenced" in bench.said.named("action.failed")[0]["error"]
     bench.directory.mkdir()
     assert bench.run(*GIVE_BACK) == [RELEASE]
@@ -177,12 +182,36 @@ def test_nothing_is_proposed_from_a_state_that_does_not_show_yet_what_the_last_o
     assert len(bench.run(Propose(Rebuild("pg3")))) == 2
 
 
-@pytest.mark.parametrize("fate", [Consensus.refuse, Consensus.lose])
-def test_a_proposal_that_came_to_nothing_is_made_again(bench, fate):
+def test_a_proposal_of_which_nothing_is_known_is_made_again(bench):
     bench.run(Propose(RELEASE))
-    fate(bench.consensus)
+    bench.consensus.lose()
 
     assert bench.run(Propose(RELEASE)) == [RELEASE, RELEASE]
+
+
+@pytest.mark.parametrize("fate", [Consensus.refuse, Consensus.commit])
+def test_what_was_refused_is_proposed_again_after_a_pause(bench, monkeypatch, fate):
+    """The refusal wakes the loop: otherwise it would be proposed as fast as the log takes it."""
+    clock, refused = Clock.of(monkeypatch, execute), replace(RELEASE, epoch=3)
+    bench.run(Propose(refused))
+    fate(bench.consensus)
+    for _ in range(3):
+        bench.run(Propose(refused))
+        clock.now_s += REFUSED_PAUSE_S / 4
+    assert bench.consensus.commands == [refused]
+
+    clock.now_s += REFUSED_PAUSE_S
+    assert bench.run(Propose(refused)) == [refused, refused]
+
+
+def test_what_was_refused_is_proposed_at_once_when_the_state_has_changed(bench):
+    bench.run(Propose(Rebuilt("pg2", "new")))
+    bench.consensus.commit()
+    bench.run(Propose(Rebuilt("pg2", "new")))
+    assert len(bench.said.named("proposal.refused")) == len(bench.consensus.commands) == 1
+
+    bench.consensus.state = apply(bench.consensus.state, Rebuild("pg2")).state
+    assert len(bench.run(Propose(Rebuilt("pg2", "new")))) == 2
 
 
 def test_notes_are_kept_as_they_are_on_the_disk(bench):

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.cluster.config import Policy
+from appliance.cluster.state import NodeRole
 from appliance.node import loop as loop_module
 from appliance.node import reporter as reporter_module
+from appliance.node.config import NO_WATCHDOG
 from appliance.node.coordinator import Coordinator
 from appliance.node.execute import Executor
+from appliance.node.failsafe import Failsafe
 from appliance.node.guard_client import SILENCE_LIMIT_S, Deadline
-from appliance.node.loop import Alarm, ControlLoop, Policies
+from appliance.node.loop import BUSY_LOOK_S, SOON_LOOK_S, SOON_S, Alarm, ControlLoop, Policies
 from appliance.node.messages import ReportAnswer
 from appliance.node.notes import NotesFile
 from appliance.node.observe import Signalled
@@ -23,7 +26,7 @@ from tests.unit.ha.building import ALL, heard, primary, report
 
 from .building import POSTMASTER, STATUS, Clock, Consensus, Guard, Said
 
-POLICY = Policy()
+POLICY = Policy(synchronous_mode="off", fencing="lease")
 RUNNING = replace(STATUS, postmaster=POSTMASTER, deadline_epoch=4, deadline_s=1003.0)
 """Since a node process before this one."""
 
@@ -43,7 +46,7 @@ class Node:
         local = SimpleNamespace(settle=lambda: None, fileno_of_job=lambda: None, data_dir=self.data_dir)
         reporter = Reporter(self.consensus, answers.ring)
         self.loop = ControlLoop(
-            SimpleNamespace(name="pg1", cluster="shop"),
+            SimpleNamespace(name="pg1", cluster="shop", role=NodeRole.DATA, watchdog=NO_WATCHDOG),
             replica=self.consensus,
             guard=self.guard,
             local=local,
@@ -53,6 +56,7 @@ class Node:
                 "pg1", self.consensus, local, self.guard, self.notes, Signalled(), self.said, self.alarm.ring
             ),
             reporter=reporter,
+            failsafe=Failsafe("pg1", self.consensus, self.notes, self.alarm.ring),
             coordinator=Coordinator(self.consensus, self.alarm.ring, lambda rule, because: None),
             policies=Policies(),
             alarm=self.alarm,
@@ -103,6 +107,26 @@ def test_r3_the_lease_counts_from_before_the_renewal_was_asked_for(node):
     assert node.left_s == asked_s + POLICY.lease_s - node.clock.now_s
     until_s = asked_s + POLICY.lease_s
     assert node.guard.deadlines[-1] == Deadline(4, until_s - POLICY.guard_margin_s, POLICY.guard_margin_s / 2)
+
+
+def test_what_was_just_done_is_looked_at_soon_and_often_for_a_moment(node):
+    """A switchover is a dozen steps that PostgreSQL shows after some milliseconds each."""
+    node.loop.step()
+    node.consensus.state = state(appointment=replace(state().appointment, node="pg2"))
+    assert node.loop.step() == SOON_LOOK_S
+    node.clock.now_s += SOON_S / 2
+    assert node.loop.step() == SOON_LOOK_S
+    node.clock.now_s += SOON_S
+    assert node.loop.step() == BUSY_LOOK_S, "the same stop again is nothing new"
+
+
+@pytest.mark.parametrize(("node_is", "successors", "limit_s"), [("pg2", {}, 5), ("pg1", {"pg3"}, 60), ("pg1", {}, 99)])
+def test_a_stop_may_take_long_only_where_somebody_could_lose_by_it(node, node_is, successors, limit_s):
+    """Of a standby in asynchronous mode, of a primary there with one that could take over, and of one without."""
+    node.consensus.state = state(appointment=replace(state().appointment, node="pg1" if node_is == "pg1" else "pg2"))
+    node.seen = replace(primary(), successors=frozenset(successors))
+    node.loop.step()
+    assert node.loop.stop_limit_s(99) == limit_s
 
 
 def test_r3_postgresql_that_stops_for_good_keeps_its_lease_by_the_same_rule(node):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.ha.seen import Notes
-from appliance.node.notes import NotesError, NotesFile, give_back, new_incarnation
+from appliance.node.notes import NotesError, NotesFile, new_incarnation
 from appliance.postgres.incarnation import NONE, Incarnation, forget_incarnation, read_incarnation, write_incarnation
 
 
@@ -51,8 +51,8 @@ def test_notes_of_an_older_and_of_a_newer_version_are_read(path):
 def test_a_fence_is_noted_and_never_taken_back(path):
     notes = NotesFile(path)
     notes.write(Notes(epoch=4, pledge=5))
-    give_back(notes, 4)
-    give_back(notes, 3)
+    notes.end_epoch(4)
+    notes.end_epoch(3)
 
     assert NotesFile(path).value == Notes(epoch=4, pledge=5, fenced_epoch=4)
 

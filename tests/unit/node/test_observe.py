@@ -18,14 +18,15 @@ from tests.unit.ha.building import primary
 
 CONTROL = ControlData(
     system_identifier="7423", state=ControlState.IN_PRODUCTION, checkpoint_lsn=100, timeline=2,
-    min_recovery_timeline=0, checksums=True, wal_log_hints=False, wal_segment_bytes=1 << 24, max_connections=100,
-    max_worker_processes=8, max_wal_senders=10, max_prepared_xacts=0, max_locks_per_xact=64,
+    min_recovery_lsn=0, min_recovery_timeline=0, checksums=True, wal_log_hints=False, wal_segment_bytes=1 << 24,
+    max_connections=100, max_worker_processes=8, max_wal_senders=10, max_prepared_xacts=0, max_locks_per_xact=64,
 )  # fmt: skip
 FOUND = Directory(DirectoryKind.CLUSTER, control=CONTROL)
 LOOKED = """{"in_recovery": true, "wal_file": null, "flushed_lsn": null, "received_lsn": "0/3000060",
  "replayed_lsn": "0/3000028", "replay_timestamp": null, "replay_pause": "not paused",
  "replay_waits_for": "RecoveryWalStream", "postmaster_start_time": 1700000000.5,
- "primary_conninfo": "user=x host=10.0.0.1 port=5432", "checkpoint_timeline": 1, "recovery_timeline": 1,
+ "primary_conninfo": "user=x host=10.0.0.1 port=5432", "sync_version": null,
+ "checkpoint_timeline": 1, "recovery_timeline": 1,
  "receiver": {"status": "streaming", "received_tli": 2}, "walsenders": null, "slots": [
   {"slot_name": "appliance_pg2", "slot_type": "physical", "active": true, "wal_status": "reserved"},
   {"slot_name": "appliance_pg3", "slot_type": "physical", "active": false, "wal_status": "lost"},

@@ -9,7 +9,7 @@ from appliance.ha.seen import Notes
 from appliance.node import reporter as module
 from appliance.node.messages import ReportAnswer
 from appliance.node.reporter import RETRY_S, Reporter
-from raft import PeerUnreachable
+from raft import PeerUnreachable, RequestTimeout
 from tests.unit.cluster.building import LSN, state, vote
 from tests.unit.ha.building import heard, report
 
@@ -66,6 +66,32 @@ def test_a_report_goes_to_the_raft_leader_and_the_next_only_after_the_answer(pee
     turn(reporter, replace(QUIET, status="starting"))
 
     assert peers.reports == [("pg1", QUIET)]
+
+
+def test_r9_a_raft_leader_that_is_not_heard_is_asked_nothing(peers, reporter, clock):
+    """It would take each question of a primary that hears nobody for a renewal."""
+    peers.contact_s = clock.now_s
+    turn(reporter, QUIET)
+    peers.asked[-1][2].set_exception(RequestTimeout("too late"))
+    clock.now_s += module.ANSWER_LIMIT_S
+    turn(reporter, QUIET)
+    assert len(peers.asked) == 1
+    assert reporter.due_s() == clock.now_s + RETRY_S
+
+    for heard_s in (None, clock.now_s - module.ANSWER_LIMIT_S - 0.1):
+        peers.contact_s = heard_s
+        turn(reporter, replace(QUIET, status="stopped"))
+    assert len(peers.asked) == 1, "not even news"
+    clock.now_s += RETRY_S
+    peers.contact_s = clock.now_s - module.ANSWER_LIMIT_S
+    turn(reporter, QUIET)
+    assert len(peers.asked) == 2
+
+
+def test_one_that_leads_raft_tells_itself(peers, reporter, clock):
+    peers.leader, peers.leads, peers.contact_s, peers.leading_since_s = "pg2", True, None, 0.0
+    turn(reporter, QUIET)
+    assert len(peers.asked) == 1
 
 
 def test_while_an_answer_is_awaited_no_report_is_due(peers, reporter, clock):
