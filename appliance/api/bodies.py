@@ -1,5 +1,6 @@
 """What a client sends to `/api/v1` to change something, and what it gets back beside the views."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from appliance.api.view import MemberView
-from appliance.cluster.state import HistoryEntry, NodeRole, Operation
+from appliance.cluster.state import AcceptedLoss, HistoryEntry, NodeRole, Operation
+from appliance.ha.candidates import Prospect
 from appliance.ha.checks import Check
 
 NAME_LIMIT = 200
@@ -44,7 +46,14 @@ class SwitchoverBody(_Body):
 class FailoverBody(_Body):
     to: Annotated[_Name, Field(min_length=1, description="the new primary")]
     source: _From = ""
-    allow_data_loss: Annotated[bool, Field(description="lifts the check of how much is missing, and no other")] = False
+    allow_data_loss: Annotated[
+        bool, Field(description="lifts R7 and the check of how much is missing, for this member, as far as `accepts`")
+    ] = False
+    cluster: Annotated[_Name, Field(description="needed with `allow_data_loss`: the name of the cluster")] = ""
+    accepts: Annotated[
+        AcceptedLoss | None,
+        Field(description="what a dry run has shown as `prospect.accepts`; without: what is known on arrival"),
+    ] = None
     reason: _Text = ""
 
 
@@ -78,6 +87,14 @@ class RemovalBody(_Body):
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigView:
+    """The configuration document; what it does not say has its default."""
+
+    version: int
+    document: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Transferred:
     message: str
 
@@ -94,6 +111,8 @@ class DryRun:
 
     message: str
     checks: tuple[Check, ...]
+    prospect: Prospect | None = None
+    """of a failover with `allow_data_loss`: what it would give up"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,16 @@ The front has let in whoever gets here.
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Header
 from fastapi.security import HTTPBearer
 from starlette.responses import JSONResponse
 
 from appliance.api.bodies import (
     BootstrapBody,
     Bootstrapping,
+    ConfigView,
     DryRun,
     FailoverBody,
     InviteBody,
@@ -27,7 +28,7 @@ from appliance.api.bodies import (
 from appliance.api.desk import SEEN_LIMIT_S, Desk, find
 from appliance.api.problem import Problem, ProblemError, problem
 from appliance.api.published import InviteRequest, OperatorAnswer, OperatorRequest
-from appliance.api.routes import Wish, Wished, answer
+from appliance.api.routes import Wish, Wished, answer, config_answer
 from appliance.cluster.config import ConfigError, duration_s
 from appliance.cluster.state import Operation, OperationKind, Phase
 
@@ -65,6 +66,14 @@ _TRANSFERRED: dict[int | str, dict[str, Any]] = {
     **_REFUSALS,
 }
 
+_CONFIGURED: dict[int | str, dict[str, Any]] = {
+    200: {"model": ConfigView | DryRun, "description": "as it is now; or the checks of a dry run, all passed"},
+    202: {"model": ConfigView, "description": "changed, and not applied on this node yet: what it has still"},
+    412: {"model": Problem, "description": "`config.version`: somebody else has changed it; nothing was changed"},
+    428: {"model": Problem, "description": "`config.if_match`: without the version that it was made from"},
+    **_REFUSALS,
+}
+
 # The front has checked the token; this only says so in the schema.
 router = APIRouter(prefix="/api/v1", dependencies=[Depends(HTTPBearer(auto_error=False))])
 
@@ -77,8 +86,17 @@ async def switchover(wish: Wished, body: SwitchoverBody = SwitchoverBody()) -> J
 
 @router.post("/failovers", status_code=202, response_model=None, responses=_BEGUN)
 async def failover(wish: Wished, body: FailoverBody) -> JSONResponse:
-    """Make a named member the primary, whether or not there is one."""
-    request = replace(_asked("failover", wish, body), allow_data_loss=body.allow_data_loss)
+    """Make a named member the primary, whether or not there is one.
+
+    With `allow_data_loss` only where nobody could be appointed without: a dry run shows what is known of the loss, and
+    the request names the cluster.
+    """
+    request = replace(
+        _asked("failover", wish, body),
+        allow_data_loss=body.allow_data_loss,
+        cluster=body.cluster,
+        accepts=body.accepts,
+    )
     return await _begin(wish.desk, request, wish.wait_s)
 
 
@@ -113,6 +131,43 @@ async def invite(wish: Wished, body: InviteBody) -> JSONResponse:
     expires_at = datetime.now(UTC) + timedelta(seconds=valid_for_s)
     said = await _accepted(wish.desk, request)
     return answer(Invited(body.name, body.role, said.message, expires_at.isoformat(timespec="seconds")), 201)
+
+
+@router.patch("/config", response_model=None, responses=_CONFIGURED)
+async def configure(
+    wish: Wished,
+    patch: dict[str, Any],
+    if_match: Annotated[str, Header(description='the ETag of `GET config`, as `"7"`; or `*`: whatever it is')] = "",
+) -> JSONResponse:
+    """Change settings of the configuration document (RFC 7386): null takes one back to its default."""
+    held = wish.desk.gateway.published().state.config.version
+    version = _expected(if_match)
+    request = OperatorRequest(
+        kind="config", id=wish.id, requester=wish.requester, dry_run=wish.dry_run, patch=patch, version=version
+    )
+    try:
+        said = await _accepted(wish.desk, request, dry_run=wish.dry_run)
+    except ProblemError as error:
+        if error.problem.code != "config.version":
+            raise
+        detail, hint = error.problem.detail, "look at what has changed, then ask again"
+        raise ProblemError(problem(412, "config.version", detail, hint=hint)) from None
+    if wish.dry_run:
+        return answer(DryRun(said.message, said.checks))
+    seen = await wish.desk.configured(held if version is None else version, SEEN_LIMIT_S)
+    return config_answer(wish.desk, 200 if seen else 202)
+
+
+def _expected(if_match: str) -> int | None:
+    """The version; None: any."""
+    text = if_match.strip().strip('"')
+    if text == "*":
+        return None
+    if not text.isdecimal() or len(text) > 9:
+        detail = "the header If-Match has to say which version of the document the change was made from"
+        hint = 'send the ETag of GET /api/v1/config, as `If-Match: "7"`; or `If-Match: *`'
+        raise ProblemError(problem(428, "config.if_match", detail, hint=hint))
+    return int(text)
 
 
 @router.post("/raft/leader", response_model=None, responses=_TRANSFERRED)
@@ -162,7 +217,7 @@ async def _begin(desk: Desk, request: OperatorRequest, wait_s: float) -> JSONRes
     else:
         said = await _accepted(desk, request, dry_run=request.dry_run)
         if request.dry_run:
-            return answer(DryRun(said.message, said.checks))
+            return answer(DryRun(said.message, said.checks, said.prospect))
     operation = await _started(desk, request)
     if wait_s:
         operation = await desk.follow(request.id, wait_s) or operation
@@ -192,6 +247,7 @@ async def _started(desk: Desk, request: OperatorRequest) -> Operation:
         phase=Phase.REQUESTED,
         message="accepted; not applied on this node yet",
         allow_data_loss=request.allow_data_loss,
+        accepted=request.accepts,
     )
 
 

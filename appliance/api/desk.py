@@ -83,6 +83,11 @@ class Desk:
         """Wait until the cluster has data and a primary that is open, or this bootstrap was given up."""
         return await self._until(lambda: self._bootstrapped(bootstrap), limit_s) or False
 
+    async def configured(self, version: int, limit_s: float) -> bool:
+        """Wait until this node has applied a configuration document above this version."""
+        newer = lambda: self.gateway.published().state.config.version > version or None  # noqa: E731
+        return await self._until(newer, limit_s) or False
+
     def _ended(self, operation: str) -> Operation | None:
         found = find(self.gateway.published(), operation)
         return found if found is not None and found.phase.ended else None

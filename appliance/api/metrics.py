@@ -37,7 +37,7 @@ _SEVERITIES = ("degraded", "critical", "stale")
 def metrics(published: Published, now_s: float) -> str:
     present = Present.at(published, now_s)
     page = Page(scope=published.cluster, name=published.node)
-    _patroni(page, patroni_document(published, now_s))
+    _patroni(page, patroni_document(published, now_s), published.policy.failsafe_mode)
     _node(page, present)
     _cluster(page, present)
     _agreed(page, published.state)
@@ -45,8 +45,8 @@ def metrics(published: Published, now_s: float) -> str:
     return page.text()
 
 
-def _patroni(page: Page, shown: Mapping[str, Any]) -> None:
-    """From the document that `/patroni` shows, as there. Patroni has failsafe, pauses and standby clusters as well."""
+def _patroni(page: Page, shown: Mapping[str, Any], enabled: bool) -> None:
+    """From the document that `/patroni` shows, as there. Patroni has pauses and standby clusters as well."""
     version = "".join(f"{int(part):02}" for part in EMULATED_VERSION.split("."))
     page.gauge("patroni_version", "Level of Patroni's API that is kept to, two digits a part.", int(version))
     page.gauge("patroni_postgres_running", "1 if PostgreSQL runs.", shown["state"] == "running")
@@ -64,8 +64,9 @@ def _patroni(page: Page, shown: Mapping[str, Any]) -> None:
     page.gauge("patroni_postgres_in_archive_recovery", "Always 0: there is no archive.", 0)
     page.gauge("patroni_postgres_server_version", "Of the PostgreSQL that runs.", shown.get("server_version", 0))
     page.gauge("patroni_cluster_unlocked", "1 if nobody holds the lease.", "cluster_unlocked" in shown)
-    page.gauge("patroni_failsafe_mode_is_active", "Always 0: there is no failsafe mode.", 0)
-    page.gauge("patroni_failsafe_mode_enabled", "Always 0: there is no failsafe mode.", 0)
+    active = "failsafe_mode_is_active" in shown
+    page.gauge("patroni_failsafe_mode_is_active", "1 if it goes on, or lets the primary, without a quorum.", active)
+    page.gauge("patroni_failsafe_mode_enabled", "1 if failsafe_mode is on.", enabled)
     page.counter("patroni_postgres_timeline", "Timeline of the PostgreSQL that runs.", shown.get("timeline", 0))
     page.gauge("patroni_dcs_last_seen", "Wall clock of the last contact with a quorum.", shown["dcs_last_seen"])
     page.gauge("patroni_pending_restart", "1 if a setting waits for a restart.", "pending_restart" in shown)
@@ -99,8 +100,26 @@ def _node(page: Page, present: Present) -> None:
     page.gauge(
         "appliance_lease_left_seconds", "Left of the lease that this node holds, else 0.", present.lease_left_s or 0
     )
+    _storage(page, present.published)
     problems = {severity: found[severity] for severity in _SEVERITIES}
     page.gauges("appliance_problems", "What `appliance status` finds wrong.", "severity", problems)
+
+
+def _storage(page: Page, published: Published) -> None:
+    """Of this node's PostgreSQL, by the directory; without `wal` both lie in one file system."""
+    storage, instance = published.seen.storage, published.seen.instance
+    found = {} if storage is None else {"data": storage.data, **({"wal": storage.wal} if storage.wal else {})}
+    free = {name: place.free_bytes for name, place in found.items() if place.free_bytes is not None}
+    size = {name: place.total_bytes for name, place in found.items() if place.total_bytes is not None}
+    stalled = {name: place.stalled_s for name, place in found.items()}
+    page.gauges("appliance_storage_free_bytes", "What PostgreSQL's user may still write.", "directory", free)
+    page.gauges("appliance_storage_size_bytes", "Of the file system.", "directory", size)
+    words = "Since the first write of the probe began that has not succeeded, 0 if the last one did."
+    page.gauges("appliance_storage_stalled_seconds", words, "directory", stalled)
+    words = "Since the postmaster was asked for the connection that it has not taken up, 0 if it takes them."
+    page.gauge("appliance_postmaster_stalled_seconds", words, storage.door_stalled_s if storage else None)
+    refused = instance is not None and instance.refuses_writes
+    page.gauge("appliance_writes_refused", "1 if new writes are refused for want of disk space.", refused)
 
 
 def _cluster(page: Page, present: Present) -> None:
@@ -109,19 +128,24 @@ def _cluster(page: Page, present: Present) -> None:
     ages = {m.name: m.reported_age_s for m in members if m.reported_age_s is not None}
     lags = {m.name: m.lag_bytes for m in members if m.lag_bytes is not None}
     page.gauges("appliance_member_report_age_seconds", "Since a member last reported.", "member", ages)
+    clocks = {name: seen.clock for name in present.state.members if (seen := present.report(name)) and seen.clock}
+    drift = {name: clock.drift for name, clock in clocks.items() if clock.drift is not None}
+    ahead = {name: clock.wall_ahead_s for name, clock in clocks.items()}
+    words = "How much faster a member's clock since boot runs than those of the members together, as a share of one."
+    page.gauges("appliance_clock_drift", words, "member", drift)
+    words = "Of a member's wall clock against those of the members together."
+    page.gauges("appliance_clock_wall_ahead_seconds", words, "member", ahead)
     page.gauges("appliance_member_lag_bytes", "Behind the highest position known of the primary.", "member", lags)
 
 
 def _agreed(page: Page, state: ClusterState) -> None:
     """What is the same on all nodes that have applied the same log."""
-    held, sync = state.appointment, state.sync[-1] if state.sync else None
+    held, wanted = state.appointment, state.sync_now.wanted
     page.gauge(
         "appliance_epoch", "Of the last appointment: grows with each change of the primary.", held.epoch if held else 0
     )
     page.gauge("appliance_config_version", "Of the configuration document.", state.config.version)
-    page.gauge(
-        "appliance_synchronous_members", "In the newest synchronous set.", len(sync.members) if sync and sync.k else 0
-    )
+    page.gauge("appliance_synchronous_members", "In the newest synchronous set.", len(wanted.members))
     roles = Counter(member.role.value for member in state.members.values())
     page.gauges("appliance_members", "By role.", "role", {role.value: roles[role.value] for role in NodeRole})
     changes = Counter(entry.change.value for entry in state.history)

@@ -13,6 +13,7 @@ from appliance.api.published import Published
 from appliance.cluster.codec import to_json
 from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import ClusterState, HistoryEntry, Member, NodeRole
+from appliance.cluster.synchronous import vouchers
 from appliance.ha.seen import DirectoryKind, ReportSeen
 
 EMULATED_VERSION = "4.1.4"
@@ -36,11 +37,22 @@ def read(published: Published, path: str, query: Mapping[str, str], now_s: float
             config = published.state.config
             return (200, to_json(config.document)) if config.version else (502, None)
         case "failsafe":
-            return 502, None
+            vouching = failsafe_document(published)
+            return (200, vouching) if vouching else (502, None)
         case "liveness" | "readiness":
             return health(published, path, query, now_s), None
         case _:
             return health(published, path, query, now_s), patroni_document(published, now_s)
+
+
+def failsafe_document(published: Published) -> Mapping[str, str]:
+    """The primary and who has to vouch for it without a quorum (R16); empty while nobody could."""
+    state = published.state
+    vouching = vouchers(state.sync) if published.policy.failsafe_mode else None
+    if state.appointment is None or not vouching:
+        return {}
+    members = (state.members.get(name) for name in sorted({state.appointment.node, *vouching}))
+    return {member.name: f"{member.api_url}/patroni" for member in members if member is not None}
 
 
 def patroni_document(published: Published, now_s: float) -> Document:
@@ -55,6 +67,7 @@ def patroni_document(published: Published, now_s: float) -> Document:
         synchronous or "sync_standby": synchronous is not None,
         "cluster_unlocked": state.primary is None or not present.in_contact(present.policy.ttl_s),
         "pending_restart": report.pending_restart,
+        "failsafe_mode_is_active": seen.vouched_by is not None or seen.promised_left_s > 0,
     }
     document |= {key: True for key, shown in optional.items() if shown}
     document["dcs_last_seen"] = _last_contact(published)

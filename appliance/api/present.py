@@ -3,7 +3,7 @@
 Everything the API says of a node goes through here, so a control loop that hangs stops looking healthy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.api.published import Published
 from appliance.cluster.config import Policy
@@ -82,13 +82,13 @@ class Present:
 
     @property
     def writable(self) -> bool:
-        """Whether writes may go here: appointed, promoted, running on the assigned timeline, leased (R5)."""
+        """Whether writes may go here: promoted on its timeline, running, leased (R5), and clients let in (R5a)."""
         held, instance = self.state.appointment, self.instance
         if held is None or not held.opened or self.state.primary != self.me or not self.running:
             return False
         # Without an answer just now: opened in this epoch and not restarted since, it is what it was.
         promoted = instance is None or (not instance.in_recovery and instance.timeline == held.timeline)
-        return promoted and (self.lease_left_s or 0.0) > 0.0
+        return promoted and self.published.seen.admitted and (self.lease_left_s or 0.0) > 0.0
 
     @property
     def standby(self) -> bool:
@@ -97,10 +97,10 @@ class Present:
 
     def report(self, name: str) -> ReportSeen | None:
         """The latest word of a member: this node's own, or what the raft leader passed on."""
-        if name == self.me:
-            return ReportSeen(self.published.report, self.age_s)
         seen = self.published.reports.get(name)
-        return None if seen is None else ReportSeen(seen.report, seen.age_s + self.age_s)
+        if name == self.me:
+            return ReportSeen(self.published.report, self.age_s, None if seen is None else seen.clock)
+        return None if seen is None else replace(seen, age_s=seen.age_s + self.age_s)
 
     @property
     def primary_lsn(self) -> int:
@@ -112,10 +112,10 @@ class Present:
 
     def synchronous_role(self, name: str) -> str | None:
         """`sync_standby` or `quorum_standby` for a member of the newest synchronous set, as Patroni names them."""
-        newest = self.state.sync[-1] if self.state.sync else None
-        if newest is None or newest.k == 0 or name not in newest.members or name == self.state.primary:
+        wanted = self.state.sync_now.wanted
+        if wanted.k == 0 or name not in wanted.members or name == self.state.primary:
             return None
-        return "quorum_standby" if self.policy.synchronous_mode == "quorum" else "sync_standby"
+        return "sync_standby" if wanted.order else "quorum_standby"
 
     @property
     def member(self) -> Member:

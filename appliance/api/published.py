@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 
 from appliance.api.raft_view import RaftView
 from appliance.cluster.config import Policy
-from appliance.cluster.state import ClusterState, NodeRole
+from appliance.cluster.state import AcceptedLoss, ClusterState, NodeRole
+from appliance.ha.candidates import Prospect
 from appliance.ha.checks import Check
 from appliance.ha.membership import ReplicaRole
 from appliance.ha.seen import Observation, Report, ReportSeen
@@ -98,6 +99,8 @@ class Published:
     """the present decision in words"""
     coordinating: str = ""
     """what this node does as raft leader, in words; empty on the others"""
+    leader_says: str = ""
+    """the same of whoever leads, as it told this node with its last answer"""
     waiting_for: str = ""
     """what start-up waits for, in words: unreachable peers, bootstrap"""
     walsenders: tuple[WalSenderSeen, ...] = ()
@@ -112,7 +115,7 @@ class Published:
 class OperatorRequest:
     """What an operator asked for, as it travels to the raft leader."""
 
-    kind: Literal["bootstrap", "switchover", "failover", "remove", "raft_transfer"]
+    kind: Literal["bootstrap", "switchover", "failover", "remove", "raft_transfer", "config"]
     id: str
     """operation id and idempotency key"""
     requester: str
@@ -124,6 +127,14 @@ class OperatorRequest:
     allow_data_loss: bool = False
     force: bool = False
     """remove: also a member that runs"""
+    cluster: str = ""
+    """the cluster's name, as whoever accepts a loss has typed it"""
+    accepts: AcceptedLoss | None = None
+    """what was shown to them; None: what is known when the request arrives"""
+    patch: Mapping[str, object] = field(default_factory=dict)
+    """config: what changes in the document (RFC 7386)"""
+    version: int | None = None
+    """config: refuse unless this version is current"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +158,8 @@ class OperatorAnswer:
     message: str = ""
     hint: str = ""
     checks: tuple[Check, ...] = ()
+    prospect: Prospect | None = None
+    """of a failover that may lose data"""
 
 
 class Gateway(Protocol):

@@ -1,13 +1,17 @@
 """`/api/v1`, the reading half: the cluster, its members, operations and history as this node knows them."""
 
-from fastapi import APIRouter, Depends
+from collections.abc import Iterable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import JSONResponse
 
-from appliance.api.bodies import History, Members, Operations
+from appliance.api.bodies import NAME_LIMIT, ConfigView, History, Members, Operations
 from appliance.api.desk import SEEN_LIMIT_S
+from appliance.api.explained import ExplainView, explain_view
 from appliance.api.problem import Problem, ProblemError, problem
 from appliance.api.raft_view import RaftView
-from appliance.api.routes import AtDesk, WaitS, answer, local
+from appliance.api.routes import AtDesk, WaitS, answer, config_answer, local
 from appliance.api.view import ClusterView, MemberView, cluster_view, members_view
 from appliance.cluster.state import Operation
 
@@ -30,9 +34,31 @@ async def member(name: str, desk: AtDesk) -> JSONResponse:
     views = members_view(desk.gateway.published(), desk.gateway.now_s())
     found = next((view for view in views if view.name == name), None)
     if found is None:
-        known = ", ".join(view.name for view in views) or "none"
-        raise ProblemError(problem(404, "member.unknown", f"no member {name!r}; known: {known}"))
+        raise _unknown(name, (view.name for view in views))
     return answer(found)
+
+
+def _unknown(name: str, known: Iterable[str]) -> ProblemError:
+    return ProblemError(
+        problem(404, "member.unknown", f"no member {name!r}; known: {', '.join(sorted(known)) or 'none'}")
+    )
+
+
+@router.get("/explain", response_model=ExplainView, responses={404: {"model": Problem}})
+async def explain(
+    desk: AtDesk, member: Annotated[str, Query(max_length=NAME_LIMIT, description="only this one")] = ""
+) -> JSONResponse:
+    """Why who is primary, who could be and why not, and why there was or was no failover."""
+    published = desk.gateway.published()
+    if member and member not in published.state.members:
+        raise _unknown(member, published.state.members)
+    return answer(explain_view(published, desk.gateway.now_s(), member))
+
+
+@router.get("/config", response_model=ConfigView)
+async def config(desk: AtDesk) -> JSONResponse:
+    """The configuration document; its version is the ETag."""
+    return config_answer(desk)
 
 
 @router.get("/operations", response_model=Operations)

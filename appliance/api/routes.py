@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Header, Query, Request
 from starlette.responses import JSONResponse
 
+from appliance.api.bodies import ConfigView
 from appliance.api.desk import Desk, new_id
 from appliance.api.problem import Mistake, ProblemError, problem
 from appliance.cluster.codec import to_json
@@ -62,6 +63,11 @@ def _wish(
 
 
 Wished = Annotated[Wish, Depends(_wish)]
+
+
+def config_answer(desk: Desk, status: int = 200) -> JSONResponse:
+    held = desk.gateway.published().state.config
+    return answer(ConfigView(held.version, held.document), status, {"etag": f'"{held.version}"'})
 
 
 def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from appliance.api.present import Present
 from appliance.cluster.state import Member, NodeRole
+from appliance.ha import clocks, storage
 from appliance.ha.seen import Report
 
 _REMOVED = "removed, or not added yet"
@@ -44,8 +45,12 @@ def findings(present: Present) -> tuple[Finding, ...]:
         *_contact(present),
         *_primary(present),
         *_standbys(present),
+        *_storage(present),
         *_raft(present),
         *_certificates(present),
+        *_watchdogs(present),
+        *_clocks(present),
+        *_objections(present),
     )
 
 
@@ -94,14 +99,13 @@ def _primary(present: Present) -> Iterator[Finding]:
     elif name is None or held is None:
         why = f"election {state.election.number} is open: {state.election.reason}" if state.election else "no election"
         message = f"no primary: the lease is {state.lease}; {why}"
-        yield Finding(
-            "cluster.no_primary", "critical", "", message, "see what each member is doing in `appliance status`"
-        )
+        yield Finding("cluster.no_primary", "critical", "", message, "`appliance explain` says what is missing")
     elif not held.opened:
         message = f"{name} was appointed for epoch {held.epoch} and is not open yet"
         yield Finding("primary.opening", "critical", name, message, f"see what {name} is doing")
     else:
         yield from _open_primary(present, name)
+        yield from _nobody_confirms(present, name)
 
 
 def _open_primary(present: Present, name: str) -> Iterator[Finding]:
@@ -112,18 +116,42 @@ def _open_primary(present: Present, name: str) -> Iterator[Finding]:
         yield Finding("primary.silent", "critical", name, f"primary {name} {since}", _why_silent(present, name))
     elif name == present.me:
         yield from _own_primary(present)
+    elif seen.report.gate:
+        yield _gated(name, seen.report)
     elif not seen.report.running or seen.report.in_recovery is not False:
         message = f"PostgreSQL of primary {name} is {seen.report.status} and takes no writes"
         yield Finding("primary.not_writable", "critical", name, message, seen.report.doing or "see its log")
 
 
+def _nobody_confirms(present: Present, name: str) -> Iterator[Finding]:
+    """Strict mode without a standby: reads go on, and whoever writes sees its commit hang and no reason. Else commits
+    wait for nobody, though they are meant to."""
+    wanted = present.state.sync_now.wanted
+    others = [m for m in present.state.members.values() if m.name != name and m.role is not NodeRole.WITNESS]
+    if wanted.k == 0 and not wanted.blocked and not wanted.asynchronous and others:
+        message = f"commits on {name} wait for no standby: if it is lost now, so is what only it has"
+        hint = "a standby is waited for when it has caught up; see why none streams, and the tags nosync and nofailover"
+        yield Finding("sync.alone", "degraded", name, message, hint)
+    if wanted.blocked:
+        message = f"commits on {name} wait for a synchronous standby, and there is none (synchronous_mode_strict)"
+        hint = "bring a standby back, or `appliance config set synchronous_mode_strict=false` to go on with one disk"
+        yield Finding("sync.blocked", "critical", name, message, hint)
+
+
 def _own_primary(present: Present) -> Iterator[Finding]:
     """What `/primary` answers here and the verdict must not differ."""
-    if not present.writable:
+    if present.published.report.gate:
+        yield _gated(present.me, present.published.report)
+    elif not present.writable:
         left_s, report = present.lease_left_s, present.published.report
         lease = "no lease" if left_s is None else f"{left_s:.1f} s of lease left"
         message = f"{present.me} takes no writes: PostgreSQL is {report.status}, {lease}"
         yield Finding("primary.not_writable", "critical", present.me, message, report.doing or "see its log")
+
+
+def _gated(name: str, report: Report) -> Finding:
+    hint = "see why they do not stream; what applications would read could be lost with this node"
+    return Finding("primary.gated", "critical", name, f"{name} {report.gate}", hint)
 
 
 def _standbys(present: Present) -> Iterator[Finding]:
@@ -140,6 +168,45 @@ def _standby(present: Present, member: Member) -> Iterator[Finding]:
         yield Finding("member.silent", "degraded", name, f"{name} {since}", _why_silent(present, name))
     elif member.role is not NodeRole.WITNESS:
         yield from _postgres(present, name, seen.report)
+
+
+def _storage(present: Present) -> Iterator[Finding]:
+    """Of every member that has reported lately; a primary's troubles are everybody's."""
+    for name in sorted(present.state.members):
+        seen = present.report(name)
+        if seen is not None and seen.age_s <= present.policy.failure_timeout_s:
+            yield from _stalled(present, name, seen.report)
+            yield from _room(present, name, seen.report)
+
+
+def _stalled(present: Present, name: str, report: Report) -> Iterator[Finding]:
+    limit_s = storage.hung_after_s(present.policy)
+    why = storage.why_stalled(report.storage, present.policy.failure_timeout_s)
+    if why is None:
+        return
+    over = storage.stalled_s(report.storage) > limit_s
+    primary = name == present.state.primary
+    code, hint = "storage.stalled", f"see the kernel's log and the storage of {name}"
+    if storage.disk_stalled_s(report.storage) <= present.policy.failure_timeout_s:
+        code, hint = "postmaster.stalled", f"see the load of {name}, and whether its postmaster is stopped"
+    if primary:
+        alone = name == present.me and not present.published.seen.successors
+        then = "nobody else could take over" if alone else "it gives its lease up, if another member could take over"
+        hint = f"{hint}; after {limit_s:g} s {then}"
+    yield Finding(code, "critical" if primary and over else "degraded", name, f"{name}: {why}", hint)
+
+
+def _room(present: Present, name: str, report: Report) -> Iterator[Finding]:
+    hung = storage.stalled_s(report.storage) > storage.hung_after_s(present.policy)
+    level = storage.ROOM if hung else storage.level(report.storage, present.policy)
+    primary = name == present.state.primary
+    message = f"{name}: {storage.least_room(report.storage)}"
+    if level == storage.NO_ROOM:
+        other = ", or switch over to a member with more room" if primary else ""
+        hint = f"make room on {name}{other}; writes are let in again by themselves"
+        yield Finding("storage.full", "critical" if primary else "degraded", name, message, hint)
+    elif level == storage.LITTLE_ROOM:
+        yield Finding("storage.filling", "degraded", name, message, f"make room on {name}, or give it a larger disk")
 
 
 def _why_silent(present: Present, name: str) -> str:
@@ -204,6 +271,53 @@ def _certificates(present: Present) -> Iterator[Finding]:
         else:
             message = f"the other members do not accept the certificate of {name}: {found.problem}"
             yield Finding("certificate.unusable", "critical", name, message, hint)
+
+
+def _watchdogs(present: Present) -> Iterator[Finding]:
+    """A primary that runs without a required one is worse off than the lease says."""
+    for name in sorted(present.state.members):
+        seen = present.report(name)
+        found = seen.report.watchdog if seen is not None else None
+        if found is None or not found.problem:
+            continue
+        primary = present.state.primary == name
+        without = f"the watchdog of {name} is not usable: {found.problem}"
+        effect = "it is not made primary" if found.required and not primary else "its guard has nothing behind it"
+        severity: Literal["critical", "degraded"] = "critical" if found.required and primary else "degraded"
+        hint = (
+            f"load a driver or let the node's user write {found.device} on {name}; or `watchdog: off` in its node.yml"
+        )
+        yield Finding("watchdog.unusable", severity, name, f"{without}; {effect}", hint)
+
+
+def _clocks(present: Present) -> Iterator[Finding]:
+    """As the raft leader compared them; what depends on them is in safety.md R3."""
+    for name in sorted(present.state.members):
+        seen = present.report(name)
+        clock = None if seen is None else seen.clock
+        if seen is None or clock is None or seen.age_s > present.policy.failure_timeout_s:
+            continue
+        if clocks.wild(clock, present.policy):
+            limit = present.policy.clock_drift
+            message = f"{name}: {clocks.in_words(clock)}, measured by all members; clock_drift allows {limit:.1%}"
+            alone = name == present.state.primary and present.policy.synchronous_mode == "off"
+            hint = f"see the clock source of {name} (dmesg, the hypervisor), and whether it was stopped for a while"
+            hint = f"{hint}; its leases end too late or too early" if alone else hint
+            yield Finding("clock.drift", "critical" if alone else "degraded", name, message, hint)
+        if abs(clock.wall_ahead_s) > clocks.WALL_LIMIT_S:
+            how = "ahead of" if clock.wall_ahead_s > 0 else "behind"
+            message = f"the wall clock of {name} is {abs(clock.wall_ahead_s):.0f} s {how} those of the members together"
+            yield Finding(
+                "clock.wall", "degraded", name, message, f"set the clock of {name}; is its NTP client running?"
+            )
+
+
+def _objections(present: Present) -> Iterator[Finding]:
+    for name in sorted(present.state.members):
+        seen = present.report(name)
+        if seen is not None and seen.report.objection:
+            hint = f"correct the tags in the node.yml of {name} and restart its node process; or name it in `zones`"
+            yield Finding("member.zone", "degraded", name, f"{seen.report.objection}; it counts as before", hint)
 
 
 def _certificate_remedy(name: str, problem: str) -> str:

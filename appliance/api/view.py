@@ -12,22 +12,28 @@ from appliance.api.published import Published, ReplicaSeen
 from appliance.api.verdict import Finding, Verdict, findings, verdict
 from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import FailedBootstrap, HistoryEntry, Member, NodeRole, Operation, Scalar
-from appliance.ha.seen import CertificateSeen
+from appliance.ha.seen import CertificateSeen, WatchdogSeen
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseView:
     status: str
-    """none, held, released or expired"""
+    """none, held, contested, released or expired"""
     left_s: float | None
     """only on the node that holds it"""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncView:
+    """The newest synchronous set: how many of whom a commit waits for."""
+
     mode: str
     k: int
     members: tuple[str, ...]
+    settled: bool
+    """it alone counts (R8); until then an election may ask for what was in force before as well"""
+    failsafe: bool = False
+    """without a quorum the primary goes on while all of them promise not to vote (R16)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class MemberView:
     version: str
     certificate: CertificateSeen | None
     """null without TLS, or without a report"""
+    watchdog: WatchdogSeen | None
+    """null where none is asked for, or without a report"""
     raft: MemberReplica
     kind: str
     """data, witness or learner, as its node.yml says"""
@@ -168,10 +176,9 @@ def rounded(seconds: float | None) -> float | None:
 
 
 def _sync(present: Present) -> SyncView:
-    newest = present.state.sync[-1] if present.state.sync else None
-    if newest is None:
-        return SyncView(present.policy.synchronous_mode, 0, ())
-    return SyncView(present.policy.synchronous_mode, newest.k, tuple(sorted(newest.members)))
+    wanted, settled = present.state.sync_now.wanted, present.state.settled
+    members = tuple(sorted(wanted.members))
+    return SyncView(present.policy.synchronous_mode, wanted.k, members, settled, wanted.failsafe)
 
 
 def _raft(published: Published) -> RaftView:
@@ -216,6 +223,7 @@ def _member(present: Present, member: Member) -> MemberView:
         rebuilding=member.rebuilding,
         version=report.version if report is not None else "",
         certificate=report.certificate if report is not None else None,
+        watchdog=report.watchdog if report is not None else None,
         raft=_replica(present, member),
         kind=member.role.value,
     )

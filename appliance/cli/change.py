@@ -33,6 +33,8 @@ class Change:
     path: str
     body: Document
     question: str
+    based_on: str = ""
+    """the version of what it changes"""
 
 
 def switchover(to: str, reason: str, manner: Manner) -> int:
@@ -41,23 +43,19 @@ def switchover(to: str, reason: str, manner: Manner) -> int:
     return carry_out(Change("switchover", "/api/v1/switchovers", body, question), manner)
 
 
-def failover(to: str, reason: str, allow_data_loss: bool, manner: Manner) -> int:
-    body = {"to": to, "reason": reason, "allow_data_loss": allow_data_loss}
-    loss = "and lose what it lacks" if allow_data_loss else "although commits that it lacks would be lost"
-    question = f"Make {to} the primary now, {loss}?"
-    return carry_out(Change("failover", "/api/v1/failovers", body, question), manner)
-
-
 def carry_out(change: Change, manner: Manner) -> int:
     """Refusals end with 4 and the checks; an end that was not seen with 5 and the operation's id."""
     client, operation = connect(), secrets.token_hex(8)
     answer = request(client, change, operation, manner)
-    if answer is None:
-        return Code.DONE
+    return Code.DONE if answer is None else conclude(client, answer, operation, manner)
+
+
+def conclude(client: Client, answer: Answer, operation: str, manner: Manner) -> int:
+    """Follow what was accepted to its end, if that is wanted."""
     if not manner.wait:
         emit(answer.body, Table(["ID"], [[operation]]), manner.output, text=[operation])
         return Code.UNKNOWN
-    return _conclude(follow(client, operation, manner.timeout_s), manner.output)
+    return _ended(follow(client, operation, manner.timeout_s), manner.output)
 
 
 def request(client: Client, change: Change, operation: str, manner: Manner) -> Answer | None:
@@ -70,7 +68,7 @@ def request(client: Client, change: Change, operation: str, manner: Manner) -> A
         return None
     if not manner.yes:
         confirm(change.what, change.question)
-    answer = client.change(change.path, change.body, operation=operation)
+    answer = client.change(change.path, change.body, operation=operation, based_on=change.based_on)
     if not answer.ok:
         raise refused(change.what, answer)
     return answer
@@ -78,16 +76,18 @@ def request(client: Client, change: Change, operation: str, manner: Manner) -> A
 
 def _show_plan(client: Client, change: Change, manner: Manner) -> None:
     """Show what a dry run says. Raises CommandError 4 when a check stands in the way."""
-    answer = client.change(change.path, change.body, operation=secrets.token_hex(8), dry_run=True)
+    answer = client.change(
+        change.path, change.body, operation=secrets.token_hex(8), dry_run=True, based_on=change.based_on
+    )
     if manner.dry_run:
-        _emit_checks(change.what, answer, manner.output)
+        emit_checks(change.what, answer, manner.output)
     elif not answer.ok:
         raise refused(change.what, answer)
     else:
         say(sys.stderr, *_verdict(answer))
 
 
-def _emit_checks(what: str, answer: Answer, output: Format) -> None:
+def emit_checks(what: str, answer: Answer, output: Format) -> None:
     """What a dry run is asked for are the checks, whether they pass or not. Raises CommandError 4 when one does not."""
     checks = answer.body.get("checks", [])
     if answer.ok or output is not Format.TABLE:
@@ -101,22 +101,26 @@ def _verdict(answer: Answer) -> list[str]:
     return [*check_lines(answer.body.get("checks", [])), answer.text("message")]
 
 
-def expect_terminal(what: str) -> None:
+def expect_terminal(what: str, instead: str = "--yes") -> None:
     """Raises CommandError 4 when there is nobody to ask."""
     if not sys.stdin.isatty():
-        raise CommandError(Code.REFUSED, f"{what} asks first and there is no terminal to ask on; pass --yes")
+        raise CommandError(Code.REFUSED, f"{what} asks first and there is no terminal to ask on; pass {instead}")
 
 
 def confirm(what: str, question: str) -> None:
     """Raises CommandError 4 when nobody says yes."""
-    sys.stderr.write(f"{question} [y/N] ")
+    if typed(f"{question} [y/N] ").lower() not in {"y", "yes"}:
+        raise CommandError(Code.REFUSED, f"{what} not confirmed; nothing was changed")
+
+
+def typed(prompt: str) -> str:
+    """What somebody types after the prompt; empty when nobody does."""
+    sys.stderr.write(prompt)
     sys.stderr.flush()
     try:
-        answer = sys.stdin.readline()
+        return sys.stdin.readline().strip()
     except KeyboardInterrupt:
-        answer = ""
-    if answer.strip().lower() not in {"y", "yes"}:
-        raise CommandError(Code.REFUSED, f"{what} not confirmed; nothing was changed")
+        return ""
 
 
 def follow(client: Client, operation: str, timeout_s: float) -> dict[str, Any]:
@@ -153,7 +157,7 @@ def _phase_line(mark: Document) -> str:
     return f"  {mark['at']}  {mark['phase']}{detail}"
 
 
-def _conclude(operation: Document, output: Format) -> int:
+def _ended(operation: Document, output: Format) -> int:
     what, message = operation["kind"], operation["message"] or "no reason was recorded"
     if operation["phase"] != "done":
         raise CommandError(Code.FAILED, f"{what} {operation['id']} failed: {message}")
@@ -175,7 +179,7 @@ def bootstrap(timeout_s: float, wait: bool, output: Format, dry_run: bool = Fals
     operation = secrets.token_hex(8)
     answer = client.change("/api/v1/bootstrap", {}, operation=operation, dry_run=dry_run)
     if dry_run:
-        _emit_checks("bootstrap", answer, output)
+        emit_checks("bootstrap", answer, output)
         return Code.DONE
     if not answer.ok:
         raise refused("bootstrap", answer)

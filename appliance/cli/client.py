@@ -72,10 +72,15 @@ class Client:
         return last
 
     def cluster(self) -> Document:
-        """The cluster as a node with a quorum sees it, else the view with the most applied (stale)."""
+        return self.view("/api/v1/cluster")
+
+    def view(self, path: str) -> Document:
+        """What a node with a quorum sees, else the view with the most applied (stale)."""
         failures: list[_Failure] = []
         views: list[Document] = []
-        for answer in self._answers("/api/v1/cluster", failures):
+        for answer in self._answers(path, failures):
+            if answer.status == HTTPStatus.NOT_FOUND and answer.code:
+                raise CommandError(Code.FAILED, f"{answer.text('detail')} ({answer.code})")
             if not answer.ok:
                 said = f"{answer.endpoint.shown}: HTTP {answer.status} {answer.text('detail')}"
                 failures.append(_Failure(said, "away"))
@@ -87,8 +92,11 @@ class Client:
             raise _unreachable(failures)
         return max(views, key=_applied_index)
 
-    def change(self, path: str, body: Document, *, operation: str, dry_run: bool = False) -> Answer:
-        """POST a request under its operation id. Refusals are answers; what cannot go on raises CommandError."""
+    def change(self, path: str, body: Document, *, operation: str, dry_run: bool = False, based_on: str = "") -> Answer:
+        """POST a request under its operation id; PATCH where it is `based_on` an ETag.
+
+        Refusals are answers; what cannot go on raises CommandError.
+        """
         failures: list[_Failure] = []
         for endpoint in self.endpoints:
             try:
@@ -99,7 +107,10 @@ class Client:
                 failures.append(_failure(endpoint, error))
                 continue
             try:
-                answer = _call(endpoint, "POST", path, body=body, operation=operation, dry_run=dry_run)
+                method = "PATCH" if based_on else "POST"
+                answer = _call(
+                    endpoint, method, path, body=body, operation=operation, dry_run=dry_run, based_on=based_on
+                )
             except httpx2.HTTPError as error:
                 if not (dry_run or isinstance(error, _NEVER_SENT)):
                     raise unknown(operation, f"{endpoint.shown} did not answer: {_because(error)}") from None
@@ -136,9 +147,12 @@ def _call(
     body: Document | None = None,
     operation: str = "",
     dry_run: bool = False,
+    based_on: str = "",
     limit_s: float = 0.0,
 ) -> Answer:
     headers = {"Idempotency-Key": operation} if operation else {}
+    if based_on:
+        headers["If-Match"] = based_on
     if endpoint.token:
         headers["Authorization"] = f"Bearer {endpoint.token}"
     # Reading the certificates of the machine takes 30 ms, so only where they are looked at.

@@ -14,7 +14,7 @@ from appliance.cli.node_file import load
 from appliance.cli.output import Format, Table, emit, say
 from appliance.cli.target import find_target
 from appliance.node.config import NodeConfig
-from appliance.postgres.conninfo import PATIENCE
+from appliance.postgres.dsn import CLIENT_PATIENCE
 from appliance.postgres.dsn import dsn as uri
 
 
@@ -131,7 +131,7 @@ def _pairs(hosts: Sequence[tuple[str, int]], application: Application, role: Rol
         "password": application.password,
         "target_session_attrs": _SESSION[role],
         **application.verification,
-        **PATIENCE,
+        **CLIENT_PATIENCE,
     }
     return {key: value for key, value in pairs.items() if value}
 
@@ -143,7 +143,7 @@ def write_uri(hosts: Sequence[tuple[str, int]], application: Application, role: 
         user=application.user,
         password=application.password,
         target_session_attrs=_SESSION[role],
-        parameters={**application.verification, **PATIENCE},
+        parameters={**application.verification, **CLIENT_PATIENCE},
     )
 
 

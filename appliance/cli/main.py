@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from appliance.cli.commands import certs, cluster, demo, members, operations, raft
+from appliance.cli.commands import config as configuration
 from appliance.cli.exits import Code, CommandError
 from appliance.cli.options import hoisted
 from appliance.cli.output import OutputError, say
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.add_typer(cluster.app)
 app.add_typer(operations.app, name="operations")
 app.add_typer(members.app, name="members")
+app.add_typer(configuration.app, name="config")
 app.add_typer(certs.app, name="certs")
 app.add_typer(raft.app, name="raft")
 app.add_typer(demo.app, name="demo")

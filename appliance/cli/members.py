@@ -54,7 +54,8 @@ def _gone(client: Client, name: str, timeout_s: float) -> bool:
             view = client.cluster()
         except CommandError:
             view = {}
-        if view.get("quorum") and name not in view["raft"]["members"]:
+        told = any(found["code"] == "node.removed" and found["member"] == name for found in view.get("problems", ()))
+        if told or (view.get("quorum") and name not in view["raft"]["members"]):
             return True
         time.sleep(LOOK_S)
     return False

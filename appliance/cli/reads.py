@@ -17,11 +17,22 @@ def history(output: Format, limit: int) -> int:
     document = read("/api/v1/history")
     entries = list(reversed(document["history"]))[:limit]
     rows = [
-        [e["at"], str(e["epoch"]), str(e["timeline"]), e["change"], e["previous"] or "-", e["primary"], e["reason"]]
+        [
+            *(e["at"], str(e["epoch"]), str(e["timeline"]), e["change"], e["previous"] or "-", e["primary"]),
+            *(_lost(e["lost"]), e["reason"]),
+        ]
         for e in entries
     ]
-    emit(entries, Table(["WHEN", "EPOCH", "TL", "CHANGE", "FROM", "TO", "REASON"], rows), output)
+    emit(entries, Table(["WHEN", "EPOCH", "TL", "CHANGE", "FROM", "TO", "LOST", "REASON"], rows), output)
     return Code.DONE
+
+
+def _lost(lost: Document | None) -> str:
+    """What a person has given up with it, as far as anybody knows; all of it: `appliance explain`."""
+    if lost is None:
+        return "-"
+    much = "unknown" if lost["bytes"] is None else f">= {lost['bytes']} B"
+    return f"{much} by {lost['requester']}"
 
 
 def operations(output: Format) -> int:

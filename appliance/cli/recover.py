@@ -41,6 +41,8 @@ class Manner:
     yes: bool
     dry_run: bool
     output: Format
+    allow_data_loss: bool = False
+    """go on although acknowledged commits may be missing"""
 
 
 def show(directory: str, output: Format) -> int:
@@ -71,7 +73,7 @@ def recover(others: Sequence[str], dead: Sequence[str], left: str, manner: Manne
         message = f"{config.raft.dir} holds the journal of {own.name} of cluster {own.log.cluster}"
         raise CommandError(Code.REFUSED, f"{message}, this is {config.name} of {config.cluster}: give its own file")
     gone = frozenset(dead)
-    checks = recovery_checks(own, copies, gone, _answering(own, gone), left)
+    checks = recovery_checks(own, copies, gone, _answering(own, gone), left, loss_accepted=manner.allow_data_loss)
     document = {"copies": to_json([own, *copies]), "checks": to_json(checks)}
     plan = [*_table([own, *copies]).lines(), "", *check_lines(document["checks"])]
     if manner.dry_run:
@@ -132,7 +134,7 @@ def _what_next(config: NodeConfig, after: SurvivorCopy, kept: Path, rest: Sequen
 def _question(own: SurvivorCopy, dead: frozenset[str]) -> str:
     gone = f" Are {', '.join(sorted(dead))} gone for good, and kept from ever running again?" if dead else ""
     return (
-        f"What the others acknowledged and {own.name} has not is lost.{gone}"
+        f"What was acknowledged and is in no data that is kept is lost.{gone}"
         f" Let the cluster go on from {own.name} alone?"
     )
 

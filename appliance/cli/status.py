@@ -129,18 +129,41 @@ def _certificates(members: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"TLS         certificates until {end:%Y-%m-%d %H:%MZ}, when that of {name} expires"
 
 
+def _watchdogs(members: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Of members that shall have one: only a primary's runs."""
+    found = {member["name"]: member.get("watchdog") for member in members}
+    shown = [f"{name} {_watchdog(watchdog)}" for name, watchdog in found.items() if watchdog]
+    if shown:
+        yield f"Watchdog    {' · '.join(shown)}"
+
+
+def _watchdog(watchdog: Mapping[str, Any]) -> str:
+    required = " (required)" if watchdog["required"] else ""
+    if watchdog["problem"]:
+        return f"not usable{required}"
+    armed = "ready" if watchdog["armed_s"] is None else f"armed, {watchdog['armed_s']} s"
+    return f"{armed}{required}"
+
+
 def _age(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.1f} s"
+
+
+def _durability(sync: Mapping[str, Any]) -> str:
+    """Whom commits wait for, and what that means for a failover."""
+    if sync["mode"] == "off":
+        return "asynchronous: a failover loses what no standby had received"
+    if not sync["members"]:
+        return "no standby: nobody else becomes primary by itself"
+    return f"{sync['k']} of {', '.join(sync['members'])}"
 
 
 def _facts(view: Document) -> Iterator[str]:
     lease = view["lease"]
     left = "" if lease["left_s"] is None else f", {lease['left_s']:.1f} s left"
     yield f"Primary     {view['primary'] or 'none'} · epoch {view['epoch']} · lease {lease['status']}{left}"
-    sync = view["sync"]
-    k_of = f"{sync['k']} of {', '.join(sync['members'])}"
-    durability = k_of if sync["members"] else "asynchronous: a failover loses what no standby had received"
-    yield f"Durability  {durability}"
+    vouching = ", who can vouch for it without a quorum" if view["sync"]["failsafe"] else ""
+    yield f"Durability  {_durability(view['sync'])}{vouching}"
     change = view["last_change"]
     if change is not None:
         yield f"Last change {change['at']} {change['change']} to {change['primary']}: {change['reason']}"
@@ -148,5 +171,6 @@ def _facts(view: Document) -> Iterator[str]:
     if operation is not None:
         yield f"Under way   {operation['kind']} {operation['id']}: {operation['phase']}"
     yield from _certificates(view["members"])
+    yield from _watchdogs(view["members"])
     if view["waiting_for"]:
         yield f"Waiting for {view['waiting_for']}"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli.exits import Code, CommandError
 from appliance.cli.options import DryRun, Interval, Output, Reason, Timeout, Wait, Yes, named, seconds
 from appliance.cli.output import Format
 
@@ -94,8 +95,21 @@ def switchover(
 def failover(
     to: Annotated[str, typer.Option(metavar="MEMBER", help="The new primary.")],
     allow_data_loss: Annotated[
-        bool, typer.Option("--allow-data-loss", help="Even if commits that it lacks are lost.")
+        bool,
+        typer.Option("--allow-data-loss", help="Even if commits that it lacks are lost: shows how much, and asks."),
     ] = False,
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="With --allow-data-loss --yes: the cluster's name, else typed.")
+    ] = "",
+    stopped: Annotated[
+        str,
+        typer.Option(
+            "--stopped",
+            metavar="MEMBER",
+            help="With --allow-data-loss --yes, where failsafe_mode lets the last primary go on without the others:"
+            " its name, to state that its host is off for good, else typed. False, there are two primaries.",
+        ),
+    ] = "",
     reason: Reason = "",
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -103,12 +117,33 @@ def failover(
     timeout: Timeout = "60s",
     output: Output = Format.TABLE,
 ) -> int:
-    """Make a member the primary although the present one is lost."""
-    from appliance.cli.change import Manner, failover
+    """Make a member the primary although the present one is lost.
 
-    return failover(
-        named("--to", to), reason, allow_data_loss, Manner(yes, dry_run, wait, seconds("--timeout", timeout), output)
-    )
+    Refused if an acknowledged commit could be lost by it, or, in asynchronous mode, more than maximum_lag_on_failover.
+    --allow-data-loss lifts that for this member: it shows the last known position of the lost primary, what every
+    candidate has and the difference in bytes, and asks for the name of the cluster. No more than was shown is given up,
+    and it goes into the history.
+    """
+    from appliance.cli.change import Manner
+    from appliance.cli.failover import Stated, failover, failover_with_loss
+
+    manner = Manner(yes, dry_run, wait, seconds("--timeout", timeout), output)
+    if allow_data_loss:
+        return failover_with_loss(named("--to", to), reason, Stated(cluster, stopped), manner)
+    if cluster or stopped:
+        raise CommandError(Code.USAGE, f"{'--cluster' if cluster else '--stopped'} is for --allow-data-loss only")
+    return failover(named("--to", to), reason, manner)
+
+
+@app.command()
+def explain(
+    member: Annotated[str, typer.Argument(metavar="MEMBER", help="Only this one. Default: everybody.")] = "",
+    output: Output = Format.TABLE,
+) -> int:
+    """Why who is primary, who could be and why not, why there was or was no failover. 3: no quorum, the last known."""
+    from appliance.cli.explain import explain
+
+    return explain(member, output)
 
 
 @app.command()

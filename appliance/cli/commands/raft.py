@@ -27,7 +27,11 @@ def transfer_leader(
     dry_run: DryRun = False,
     output: Output = Format.TABLE,
 ) -> int:
-    """Hand the raft leadership to another voter. The primary stays where it is: for that there is `switchover`."""
+    """Hand the raft leadership to another voter. The primary stays where it is: for that there is `switchover`.
+
+    By itself the primary's node hands it on to another host, so that losing its own is noticed sooner. One that was
+    given to it by hand stays there for 60 s at least.
+    """
     from appliance.cli import raft
     from appliance.cli.change import Manner
 
@@ -61,6 +65,9 @@ def recover(
             "--keep-data", metavar="MEMBER", help="One of the dead, of whose host the data is left all the same."
         ),
     ] = None,
+    allow_data_loss: Annotated[
+        bool, typer.Option("--allow-data-loss", help="Also when acknowledged commits may be missing from what is left.")
+    ] = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     output: Output = Format.TABLE,
@@ -69,5 +76,5 @@ def recover(
     from appliance.cli import recover
 
     lost = [named("--dead", name) for name in dead or []]
-    manner = recover.Manner(yes, dry_run, output)
+    manner = recover.Manner(yes, dry_run, output, allow_data_loss)
     return recover.recover(copies or [], lost, named("--keep-data", data), manner)

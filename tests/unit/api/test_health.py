@@ -6,7 +6,7 @@ import pytest
 
 from appliance.api.health import health, tidy
 from appliance.cluster.config import Policy
-from appliance.cluster.state import LeaseStatus, SyncVersion
+from appliance.cluster.state import LeaseStatus, SyncSet, SyncVersion
 from appliance.ha.seen import LeaseSeen, PostmasterSeen
 
 from .building import LSN, MIB, TAKEN_S, instance, published, seen, standby, state, witness
@@ -116,6 +116,14 @@ NOT_WRITABLE = {
 @pytest.mark.parametrize("path", PRIMARY_PATHS)
 def test_writes_go_only_to_an_open_and_leased_primary(path, why):
     assert ask(NOT_WRITABLE[why], path) == 503
+
+
+def test_a_gated_primary_is_alive_and_gets_no_client():
+    """R5a; also at a look without an answer."""
+    gated = seen(published(), admitted=False, instance=replace(instance(primary=True), admits=False))
+    for value in (gated, seen(gated, instance=None, answer_age_s=0.6)):
+        assert {ask(value, path) for path in (*PRIMARY_PATHS, "/read-only", "/readiness")} == {503}
+        assert ask(value, "/liveness") == ask(value, "/health") == 200
 
 
 def test_one_look_without_an_answer_moves_no_address():
@@ -261,7 +269,8 @@ def test_tags_filter_the_primary_in_a_read_pool_but_not_as_a_primary():
 def synchronous(mode, *names):
     value = standby()
     policy = replace(Policy(), synchronous_mode=mode)
-    return replace(value, policy=policy, state=state(sync=(SyncVersion(1, 4, 1, frozenset(names)),)))
+    wanted = SyncSet(min(1, len(names)), frozenset(names), names if mode == "on" else ())
+    return replace(value, policy=policy, state=state(sync=(SyncVersion(1, 4, wanted),)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from appliance.api.exposition import Page
 from appliance.api.metrics import metrics
 from appliance.cluster.config import Policy
-from appliance.cluster.state import NodeRole, Operation, OperationKind, Phase, SyncVersion
+from appliance.cluster.state import NodeRole, Operation, OperationKind, Phase, SyncSet, SyncVersion
 from appliance.ha.seen import DirectoryKind, DirectorySeen
 
 from .building import LSN, TAKEN_S, ask, member, published, report, seen, standby, state
@@ -95,7 +95,7 @@ def test_a_standby_in_patronis_words():
         replay_timestamp="2026-11-23 05:00:00.500000+00:00",
         replay_paused=True,
         policy=Policy(synchronous_mode="quorum"),
-        state=state(sync=(SyncVersion(3, 4, 1, frozenset({"pg1", "pg2"})),)),
+        state=state(sync=(SyncVersion(3, 4, SyncSet(1, frozenset({"pg1", "pg2"}))),)),
     )
     shown = samples(value)
     assert (shown["patroni_xlog_location",], shown["patroni_xlog_replayed_location",]) == (0, LSN)

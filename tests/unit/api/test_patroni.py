@@ -6,7 +6,7 @@ import pytest
 
 from appliance.api.patroni import cluster_document, history_document, patroni_document, read
 from appliance.cluster.config import Policy
-from appliance.cluster.state import Change, Config, HistoryEntry, LeaseStatus, NodeRole, SyncVersion, Timeline
+from appliance.cluster.state import Change, Config, HistoryEntry, LeaseStatus, NodeRole, SyncSet, SyncVersion, Timeline
 from appliance.ha.seen import DirectoryKind, DirectorySeen, ReportSeen
 
 from .building import HISTORY, LSN, TAKEN_S, member, published, report, seen, standby, state, witness
@@ -67,12 +67,16 @@ def test_an_empty_directory_is_uninitialized():
         (published(), "pending_restart", False),
         (published(report=report("pg1", pending_restart=True)), "pending_restart", True),
         (published("pg2"), "sync_standby", False),
-        (published("pg2", state=state(sync=(SyncVersion(1, 4, 1, frozenset({"pg2"})),))), "sync_standby", True),
+        (
+            published("pg2", state=state(sync=(SyncVersion(1, 4, SyncSet(1, frozenset({"pg2"}), ("pg2",))),))),
+            "sync_standby",
+            True,
+        ),
         (
             published(
                 "pg2",
                 policy=replace(Policy(), synchronous_mode="quorum"),
-                state=state(sync=(SyncVersion(1, 4, 1, frozenset({"pg2"})),)),
+                state=state(sync=(SyncVersion(1, 4, SyncSet(1, frozenset({"pg2"}))),)),
             ),
             "quorum_standby",
             True,
@@ -167,7 +171,7 @@ def test_a_witness_says_what_it_is():
 
 
 def test_synchronous_standbys_have_their_role():
-    sync = (SyncVersion(1, 4, 1, frozenset({"pg2"})),)
+    sync = (SyncVersion(1, 4, SyncSet(1, frozenset({"pg2"}), ("pg2",))),)
     members = cluster_document(published(state=state(sync=sync)), TAKEN_S)["members"]
     assert [m["role"] for m in members] == ["leader", "sync_standby", "replica"]
 

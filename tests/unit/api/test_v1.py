@@ -9,7 +9,7 @@ import pytest
 from appliance.api import desk as desk_module
 from appliance.api import front
 from appliance.api.published import OperatorAnswer
-from appliance.cluster.state import FailedBootstrap, Phase
+from appliance.cluster.state import AcceptedLoss, FailedBootstrap, Phase, Position
 from appliance.ha.checks import Check
 from tests.harness.load import largest_bodies
 
@@ -69,6 +69,32 @@ def test_the_replica_is_shown_and_its_leadership_handed_over_by_those_who_may(ht
     assert (node.requests[0].kind, node.requests[0].target) == ("raft_transfer", "pg2")
     node.answer = OperatorAnswer("refused", code="raft.voter", message="pg9: is no voter")
     is_problem(trusted.post("/api/v1/raft/leader", json={"to": "pg9"}), 409, "raft.voter")
+
+
+def test_the_configuration_is_shown_with_its_version_and_changed_by_who_says_it(http, trusted, node):
+    shown = http.get("/api/v1/config")
+    assert (shown.status_code, shown.headers["etag"]) == (200, '"3"')
+    assert (shown.json()["version"], shown.json()["document"]["ttl"]) == (3, "6s")
+    is_problem(http.patch("/api/v1/config", json={"ttl": "9s"}), 401, "access.denied")
+    for without in ({}, {"if-match": "seven"}, {"if-match": '"' + "9" * 5000 + '"'}):
+        is_problem(trusted.patch("/api/v1/config", json={"ttl": "9s"}, headers=without), 428, "config.if_match")
+    assert node.requests == []
+
+    def apply_it():
+        held = node.value.state.config
+        node.value = replace(node.value, state=replace(node.value.state, config=replace(held, version=4)))
+
+    thread = later(0.1, apply_it)
+    answer = trusted.patch("/api/v1/config", json={"failover": {"fencing": None}}, headers={"if-match": '"3"'})
+    thread.join()
+    assert (answer.status_code, answer.headers["etag"]) == (200, '"4"')
+    (request,) = node.requests
+    assert (request.kind, request.patch, request.version) == ("config", {"failover": {"fencing": None}}, 3)
+    node.answer = OperatorAnswer("refused", code="config.version", message="version 5 is current")
+    is_problem(trusted.patch("/api/v1/config", json={}, headers={"if-match": '"4"'}), 412, "config.version")
+    node.answer = OperatorAnswer("refused", code="config.invalid", message="ttl: no")
+    is_problem(trusted.patch("/api/v1/config", json={"ttl": 0}, headers={"if-match": "*"}), 409, "config.invalid")
+    assert node.requests[-1].version is None
 
 
 def test_an_index_of_unknown_age_says_so(http, node):
@@ -144,6 +170,25 @@ def test_a_failover_passes_its_words_on(trusted, node):
     assert (node.requests[0].kind, node.requests[0].allow_data_loss) == ("failover", True)
 
 
+def test_a_failover_that_may_lose_data_passes_on_whose_and_how_much(trusted, node):
+    shown = {"candidate": {"timeline": 2, "lsn": 5}, "known": {"timeline": 2, "lsn": 9}}
+    body = {"to": "pg3", "allow_data_loss": True, "cluster": "shop", "accepts": shown}
+    assert trusted.post("/api/v1/failovers", json=body).status_code == 202
+    asked = node.requests[0]
+    assert (asked.cluster, asked.accepts) == ("shop", AcceptedLoss(Position(2, 5), Position(2, 9)))
+    node.answer = OperatorAnswer("refused", code="loss.confirmed", message="give the cluster's name, 'shop'")
+    is_problem(trusted.post("/api/v1/failovers", json=body | {"cluster": "y"}), 409, "loss.confirmed")
+
+
+def test_explain_is_a_read_that_says_how_old_it_is(http, node):
+    found = http.get("/api/v1/explain").json()
+    assert (found["node"], found["quorum"], found["applied"]["index"]) == ("pg1", True, 42)
+    assert found["explanation"]["failover"]["code"] == "primary.open"
+    one = http.get("/api/v1/explain?member=pg2").json()["explanation"]["members"]
+    assert [(m["member"], m["why"]["code"]) for m in one] == [("pg2", "candidate.next")]
+    is_problem(http.get("/api/v1/explain?member=pg9"), 404, "member.unknown")
+
+
 def test_waiting_ends_with_the_operation(trusted, node):
     phases = (Phase.STOPPING, Phase.ELECTING, Phase.PROMOTING, Phase.DONE)
     steps = [lambda phase=phase: node.advance(phase) for phase in phases]
@@ -191,6 +236,7 @@ def test_a_dry_run_shows_the_checks(trusted, node):
     assert answer.json() == {
         "message": "would go ahead",
         "checks": [{"code": "member.known", "candidate": "pg2", "ok": True, "detail": "10.0.0.2:5432"}],
+        "prospect": None,
     }
     assert node.requests[0].dry_run
     assert node.value.state.operations == ()

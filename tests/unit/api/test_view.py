@@ -18,9 +18,10 @@ from appliance.cluster.state import (
     Operation,
     OperationKind,
     Phase,
+    SyncSet,
     SyncVersion,
 )
-from appliance.ha.seen import CertificateSeen, ReportSeen
+from appliance.ha.seen import CertificateSeen, ReportSeen, WatchdogSeen
 
 from .building import LSN, MIB, TAKEN_S, VOTERS, member, published, raft, report, seen, standby, state
 
@@ -62,7 +63,7 @@ def test_the_object_is_json_with_stable_names():
     assert set(view["members"][0]) == {
         "name", "role", "state", "host", "port", "api_url", "timeline", "lsn", "lag_bytes", "replay_lag_bytes",
         "reported_age_s", "tags", "doing", "progress", "pending_restart", "rebuilding", "version", "certificate",
-        "raft", "kind",
+        "watchdog", "raft", "kind",
     }  # fmt: skip
     assert view["lease"] == {"status": "held", "left_s": 5.5}
     assert view["applied"] == {"index": 42, "age_s": 0.2}
@@ -94,7 +95,11 @@ def test_a_member_that_never_reported_is_unknown_and_not_zero():
 
 def test_the_operation_under_way_and_the_synchronous_set_are_shown():
     operation = Operation("x1", OperationKind.SWITCHOVER, "me", "", "pg1", "pg2", 4, Phase.STOPPING)
-    view = look(published(state=state(operations=(operation,), sync=(SyncVersion(1, 4, 1, frozenset({"pg3"})),))))
+    view = look(
+        published(
+            state=state(operations=(operation,), sync=(SyncVersion(1, 4, SyncSet(1, frozenset({"pg3"}), ("pg3",))),))
+        )
+    )
     assert view.operation == operation
     assert (view.sync.k, view.sync.members) == (1, ("pg3",))
     assert [m.role for m in view.members] == ["primary", "standby", "sync_standby"]
@@ -132,6 +137,10 @@ CRITICAL = {
     "primary.opening": published(state=_opened(False)),
     "primary.silent": with_report("pg1", age_s=2.1, me="pg2"),
     "primary.not_writable": with_report("pg1", me="pg2", running=False, status="stopped"),
+    "primary.gated": with_report("pg1", me="pg2", gate="lets no application in"),
+    "watchdog.unusable": with_report(
+        "pg1", me="pg2", watchdog=WatchdogSeen("/dev/watchdog", required=True, problem="/dev/watchdog: absent")
+    ),
     "certificate.unusable": with_report("pg3", certificate=CertificateSeen(LATER, "it has expired", usable=False)),
 }
 
@@ -170,6 +179,7 @@ DEGRADED = {
     "member.not_fenced": with_report("pg3", in_recovery=False, streaming=False),
     "member.lagging": with_report("pg3", lsn=LSN - MIB - 1),
     "quorum.no_margin": published(raft=raft(peers={"pg2": True, "pg3": False})),
+    "watchdog.unusable": with_report("pg3", watchdog=WatchdogSeen("/dev/watchdog", False, problem="/dev/w: absent")),
     "certificate.due": with_report("pg3", certificate=CertificateSeen(LATER, "it expires and is not renewed")),
     "raft.refused": published(raft=raft(peers={"pg2": True, "pg3": True}, refusals={"pg3": "cluster is lab"})),
     "member.leaving": published(
@@ -179,6 +189,15 @@ DEGRADED = {
 
 
 BACK = "the others do not take pg1 for a member: `appliance members add pg1` on one of them if it is to come back"
+
+
+def test_a_standby_whose_required_watchdog_is_missing_is_not_made_primary_and_shown():
+    watchdog = WatchdogSeen("/dev/watchdog", required=True, problem="/dev/watchdog: No such file or directory")
+    view = look(with_report("pg3", watchdog=watchdog))
+    (found,) = [problem for problem in view.problems if problem.code == "watchdog.unusable"]
+    assert (found.severity, found.member) == ("degraded", "pg3")
+    assert found.message.endswith("No such file or directory; it is not made primary")
+    assert view.members[2].watchdog == watchdog
 
 
 @pytest.mark.parametrize(

@@ -199,11 +199,6 @@ def test_over_tcp_a_token_is_needed(appliance, walking, url, monkeypatch):
     assert appliance("switchover", "--yes", "--api", url).code == 0
 
 
-def test_a_failover_says_what_may_be_lost(appliance, walking, config):
-    assert appliance("failover", "--to", "pg2", "--allow-data-loss", "--yes", "--config", config).code == 0
-    assert walking.requests[0].allow_data_loss
-
-
 @pytest.mark.parametrize(("typed", "code"), [(b"y\n", 0), (b"n\n", 4), (b"\n", 4), (b"\x04", 4)])
 def test_on_a_terminal_it_shows_the_checks_and_asks(walking, config, typed, code):
     walking.answer = None

@@ -38,6 +38,15 @@ def test_a_replica_that_stays_is_5_and_not_waiting_is_0(appliance, config):
     assert appliance(*options, "--no-wait").code == 0
 
 
+def test_a_node_that_removes_itself_learns_from_the_others_that_it_is_gone(appliance, node, config):
+    """It has no quorum from then on, so its own view never shows that."""
+    node.value = replace(node.value, raft=replace(node.value.raft, removed_by=("pg2", "pg3")))
+    options = ("--yes", "--force", "--config", config, "--timeout", "300ms")
+
+    assert appliance("members", "remove", node.value.seen.me.name, *options).code == 0
+    assert appliance("members", "remove", "pg3", *options).code == 5
+
+
 @pytest.mark.parametrize("options", [["--yes"], ["--dry-run"]])
 def test_a_refused_removal_is_4_with_the_checks(appliance, node, config, options):
     node.answer = OperatorAnswer("refused", code="member.running", message="pg3: runs", checks=(RUNS,))

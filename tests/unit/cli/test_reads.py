@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from appliance.cli.dsn import Application, Form, Role, render
 from appliance.cluster.state import Operation, OperationKind, Phase, PhaseMark
 
-PATIENCE = "connect_timeout=3&keepalives_idle=2&keepalives_interval=1&keepalives_count=3&tcp_user_timeout=5000"
+PATIENCE = "connect_timeout=2&keepalives_idle=1&keepalives_interval=1&keepalives_count=2&tcp_user_timeout=3000"
 HOSTS = [("10.0.0.1", 5432), ("fd00::2", 5433)]
 OPERATION = Operation(
     id="0a1b",
@@ -59,7 +59,7 @@ def test_the_dsn_names_every_member_primary_first_with_the_password(appliance, c
     hosts = "10.0.0.1:5432,10.0.0.2:5432,10.0.0.3:5432"
     query = f"target_session_attrs=read-write&{PATIENCE}"
     assert found.out == f"postgresql://app:p%40ss%20word@{hosts}/shop?{query}\n"
-    assert conninfo_to_dict(found.out.strip())["tcp_user_timeout"] == "5000", "libpq knows it"
+    assert conninfo_to_dict(found.out.strip())["tcp_user_timeout"] == "3000", "libpq knows it"
 
 
 def test_the_dsn_as_a_document(appliance, config, tmp_path):
@@ -118,7 +118,7 @@ PGDATABASE=shop
 PGUSER=app
 PGPASSWORD='it'"'"'s'
 PGTARGETSESSIONATTRS=any
-PGCONNECT_TIMEOUT=3
+PGCONNECT_TIMEOUT=2
 """
 URI = f"postgresql://app:it%27s@10.0.0.1:5432,[fd00::2]:5433/shop?target_session_attrs=any&{PATIENCE}"
 

@@ -161,7 +161,9 @@ def test_a_directory_without_a_journal_is_said(appliance, hosts, tmp_path):
 
 def test_the_cluster_goes_on_from_here(appliance, hosts):
     config = hosts.config("n3")
-    found = appliance("raft", "recover", "--config", config, "--dead", "n1", "--dead", "n2", "--yes")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", config, "--dead", "n1", "--dead", "n2", "--yes"
+    )
     assert found.code == 0, found.err
     copy = json.loads(appliance("raft", "show", "--config", config, "-o", "json").out)
     incarnation = copy["log"]["incarnation"]
@@ -183,7 +185,9 @@ def test_what_root_writes_belongs_to_the_user_of_the_node(appliance, sockets):
     hosts = Hosts(directory, [one.getsockname()[1] for one in sockets.values()])
     for path in (directory / "n3", hosts.raft("n3"), *hosts.raft("n3").iterdir()):
         give(path)
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2", "--yes")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2", "--yes"
+    )
     assert found.code == 0, found.err
     assert {path.stat().st_uid for path in hosts.raft("n3").iterdir()} == {run_user().pw_uid}
     assert os.geteuid() == 0
@@ -191,7 +195,9 @@ def test_what_root_writes_belongs_to_the_user_of_the_node(appliance, sockets):
 
 
 def kept_by(appliance, hosts, *arguments):
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), *arguments, "--yes", "-o", "json")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), *arguments, "--yes", "-o", "json"
+    )
     assert found.code == 0, found.err
     after = json.loads(appliance("raft", "show", "--config", hosts.config("n3"), "-o", "json").out)
     assert after["recovery"]["number"] == after["log"]["incarnation"] == json.loads(found.out)["incarnation"]
@@ -202,7 +208,7 @@ def kept_by(appliance, hosts, *arguments):
 def test_r13a_the_data_beside_copies_that_were_given_is_kept_too(appliance, hosts, shown):
     hosts.write("n2", more=-1, replica_id="another")
     given = shown("n2")
-    command = ["raft", "recover", "--config", hosts.config("n3"), "--with", given, "--dead", "n1"]
+    command = ["raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), "--with", given, "--dead", "n1"]
     found = appliance(*command, "--yes")
     assert found.code == 0, found.err
     assert f"2. on n2, before their nodes start: remove {hosts.raft('n3')} and nothing else" in found.out
@@ -231,7 +237,18 @@ def test_r13a_a_recovered_cluster_is_recovered_again_and_data_of_before_does_not
 
 def test_r13a_without_complete_data_there_is_nothing_to_go_on_with(appliance, hosts):
     """A rewind that did not end well leaves the id of its source; a standby may have followed who the lost elected."""
-    command = ["raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2", "--yes"]
+    command = [
+        "raft",
+        "recover",
+        "--allow-data-loss",
+        "--config",
+        hosts.config("n3"),
+        "--dead",
+        "n1",
+        "--dead",
+        "n2",
+        "--yes",
+    ]
     mark = hosts.directory / "n3-data.rewinding"
     wal = hosts.data("n3") / "pg_wal"
     for said, spoil in (
@@ -256,7 +273,7 @@ def test_r13a_a_witness_goes_on_with_the_data_of_another(appliance, hosts, shown
     path = hosts.config("n2")
     path.write_text(json.dumps({**json.loads(path.read_text()), "role": "witness"}))
     assert json.loads(appliance("raft", "show", "--config", path, "-o", "json").out)["data"] == NOTHING
-    command = ["raft", "recover", "--config", path, "--dead", "n1", "--yes"]
+    command = ["raft", "recover", "--allow-data-loss", "--config", path, "--dead", "n1", "--yes"]
     assert failed(appliance(*command, "--dead", "n3")) == [("cluster", "data.kept")]
     document = json.loads(given.read_text())
     document["log"]["replica_id"] = "another"
@@ -269,7 +286,7 @@ def test_r13a_a_witness_goes_on_with_the_data_of_another(appliance, hosts, shown
 def test_r13a_a_witness_goes_on_with_data_whose_journal_is_lost_by_the_operators_word(appliance, hosts):
     path = hosts.config("n2")
     path.write_text(json.dumps({**json.loads(path.read_text()), "role": "witness"}))
-    command = ["raft", "recover", "--config", path, "--dead", "n1", "--yes", "--keep-data"]
+    command = ["raft", "recover", "--allow-data-loss", "--config", path, "--dead", "n1", "--yes", "--keep-data"]
     assert failed(appliance(*command, "n3"))[-1] == ("n3", "data.named"), "it may have a copy"
     command += ["n3", "--dead", "n3"]
     assert failed(appliance(*command, "--keep-data", "n2")) == [
@@ -286,11 +303,15 @@ def test_r13a_a_witness_goes_on_with_data_whose_journal_is_lost_by_the_operators
 
 def test_r13a_data_without_a_journal_is_not_kept_beside_data_with_one(appliance, hosts):
     dead = ["--dead", "n1", "--dead", "n2"]
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), *dead, "--keep-data", "n1", "--yes")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), *dead, "--keep-data", "n1", "--yes"
+    )
     assert (found.code, failed(found)) == (4, [("n1", "data.named")])
     assert "there is that of n3, beside a journal: go on with that, n1 is cloned" in found.err
     write_incarnation(hosts.data("n3"), Incarnation("inc-other"))
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), *dead, "--keep-data", "n1", "--yes")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), *dead, "--keep-data", "n1", "--yes"
+    )
     after = json.loads(appliance("raft", "show", "--config", hosts.config("n3"), "-o", "json").out)
     assert after["recovery"]["kept"] == {"n1": "inc-n1"}, "and no second one beside it"
     assert f"1. move {hosts.data('n3')} away: it is not kept. Then start the node here" in found.out
@@ -310,14 +331,27 @@ def test_a_copy_that_an_earlier_version_wrote_is_refused(appliance, hosts, shown
     document = json.loads(path.read_text())
     document = {key: value for key, value in document.items() if key not in {"data", "directories", "recovery"}}
     path.write_text(json.dumps({**document, "format": 1}))
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--with", path, "--dead", "n1", "--yes")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), "--with", path, "--dead", "n1", "--yes"
+    )
     assert found.code == 2
-    assert "format 1, this version writes 2; use the same version on all hosts" in found.err
+    assert "format 1, this version writes 3; use the same version on all hosts" in found.err
 
 
 def test_a_dry_run_shows_the_copies_side_by_side_and_changes_nothing(appliance, hosts, shown):
     before = (hosts.raft("n3") / "journal").read_bytes()
-    command = ["raft", "recover", "--config", hosts.config("n3"), "--with", shown("n2"), "--dead", "n1", "--dry-run"]
+    command = [
+        "raft",
+        "recover",
+        "--allow-data-loss",
+        "--config",
+        hosts.config("n3"),
+        "--with",
+        shown("n2"),
+        "--dead",
+        "n1",
+        "--dry-run",
+    ]
     found = appliance(*command)
     assert found.code == 4
     assert failed(found) == [("cluster", "majority.lives")]
@@ -330,14 +364,35 @@ def test_a_dry_run_shows_the_copies_side_by_side_and_changes_nothing(appliance, 
 
 def test_a_wiped_survivor_counts_for_no_majority(appliance, hosts, shown):
     hosts.write("n2", more=0, replica_id="another")
-    command = ["raft", "recover", "--config", hosts.config("n3"), "--with", shown("n2"), "--dead", "n1"]
+    command = [
+        "raft",
+        "recover",
+        "--allow-data-loss",
+        "--config",
+        hosts.config("n3"),
+        "--with",
+        shown("n2"),
+        "--dead",
+        "n1",
+    ]
     assert appliance(*command, "--dry-run").code == 0
 
 
 @pytest.mark.parametrize(("term", "more"), [(3, 1), (4, 0)])
 def test_another_copy_that_is_more_complete_is_refused(appliance, hosts, shown, term, more):
     hosts.write("n2", term=term, more=more)
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--with", shown("n2"), "--dead", "n1", "--yes")
+    found = appliance(
+        "raft",
+        "recover",
+        "--allow-data-loss",
+        "--config",
+        hosts.config("n3"),
+        "--with",
+        shown("n2"),
+        "--dead",
+        "n1",
+        "--yes",
+    )
     assert found.code == 4
     assert ("n2", "copy.more_complete") in failed(found)
     last = f"its last entry is {8 + more} of term {term}, incarnation 0, the one here is 8 of term 3, incarnation 0"
@@ -346,13 +401,24 @@ def test_another_copy_that_is_more_complete_is_refused(appliance, hosts, shown, 
 
 def test_a_copy_of_another_group_is_refused(appliance, hosts, shown):
     hosts.write("n2", cluster_id="beef")
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--with", shown("n2"), "--dead", "n1", "--yes")
+    found = appliance(
+        "raft",
+        "recover",
+        "--allow-data-loss",
+        "--config",
+        hosts.config("n3"),
+        "--with",
+        shown("n2"),
+        "--dead",
+        "n1",
+        "--yes",
+    )
     assert found.code == 4
     assert ("n2", "copy.other_group") in failed(found)
 
 
 def test_who_is_neither_given_nor_named_may_live(appliance, hosts):
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--yes")
+    found = appliance("raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), "--dead", "n1", "--yes")
     assert found.code == 4
     assert failed(found) == [("n2", "member.accounted")]
     assert "run `appliance raft show -o json`, and give that here with --with; or --dead n2" in found.err
@@ -360,7 +426,18 @@ def test_who_is_neither_given_nor_named_may_live(appliance, hosts):
 
 def test_who_answers_is_not_dead(appliance, hosts, sockets):
     sockets["n1"].listen()
-    command = ["raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2", "--yes"]
+    command = [
+        "raft",
+        "recover",
+        "--allow-data-loss",
+        "--config",
+        hosts.config("n3"),
+        "--dead",
+        "n1",
+        "--dead",
+        "n2",
+        "--yes",
+    ]
     found = appliance(*command)
     assert found.code == 4
     assert failed(found) == [("n1", "member.dead")]
@@ -371,21 +448,23 @@ def test_who_answers_is_not_dead(appliance, hosts, sockets):
 def test_a_name_that_is_none_of_the_others_is_refused(appliance, hosts):
     for name in ("n4", "n3"):
         dead = [word for one in ("n1", "n2", name) for word in ("--dead", one)]
-        found = appliance("raft", "recover", "--config", hosts.config("n3"), *dead, "--yes")
+        found = appliance("raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), *dead, "--yes")
         assert found.code == 4
         assert failed(found) == [(name, "member.unknown")]
 
 
 def test_a_copy_of_one_named_dead_is_a_contradiction(appliance, hosts, shown):
     dead = ["--dead", "n1", "--dead", "n2"]
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--with", shown("n2"), *dead, "--yes")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), "--with", shown("n2"), *dead, "--yes"
+    )
     assert found.code == 4
     assert ("n2", "member.accounted") in failed(found)
 
 
 def test_a_journal_that_never_belonged_anywhere_is_refused(appliance, hosts):
     hosts.write("n3", cluster_id="")
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--yes")
+    found = appliance("raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), "--yes")
     assert found.code == 4
     assert ("n3", "copy.empty") in failed(found)
 
@@ -402,7 +481,9 @@ def test_a_node_that_runs_is_left_alone(appliance, hosts):
 
 def test_without_a_terminal_and_without_yes_nothing_happens(appliance, hosts):
     before = (hosts.raft("n3") / "journal").read_bytes()
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2")
+    found = appliance(
+        "raft", "recover", "--allow-data-loss", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2"
+    )
     assert found.code == 4
     assert "there is no terminal to ask on; pass --yes" in found.err
     assert (hosts.raft("n3") / "journal").read_bytes() == before
@@ -411,7 +492,7 @@ def test_without_a_terminal_and_without_yes_nothing_happens(appliance, hosts):
 def test_the_journal_of_another_node_is_refused(appliance, hosts):
     path = hosts.config("n3")
     path.write_text(json.dumps({**json.loads(path.read_text()), "raft": {"dir": str(hosts.raft("n2"))}}))
-    found = appliance("raft", "recover", "--config", path, "--dead", "n1", "--dead", "n2", "--yes")
+    found = appliance("raft", "recover", "--allow-data-loss", "--config", path, "--dead", "n1", "--dead", "n2", "--yes")
     assert found.code == 4
     assert "holds the journal of n2 of cluster shop, this is n3 of shop" in found.err
 
@@ -419,6 +500,46 @@ def test_the_journal_of_another_node_is_refused(appliance, hosts):
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1}', "\x00"])
 def test_a_file_that_is_no_copy_is_2(appliance, hosts, tmp_path, content):
     (tmp_path / "other.json").write_text(content)
-    found = appliance("raft", "recover", "--config", hosts.config("n3"), "--with", tmp_path / "other.json", "--yes")
+    found = appliance(
+        "raft",
+        "recover",
+        "--allow-data-loss",
+        "--config",
+        hosts.config("n3"),
+        "--with",
+        tmp_path / "other.json",
+        "--yes",
+    )
     assert found.code == 2
     assert "give what `appliance raft show -o json` wrote" in found.err
+
+
+WAL = "00000001000000000000000{}"
+
+
+def test_r7_what_may_be_missing_is_shown_and_accepted_only_by_name(appliance, hosts):
+    """Commits of n1 waited for nobody; n3 has WAL up to 0/4000000 at most."""
+    for number in (2, 3):
+        with (hosts.data("n3") / "pg_wal" / WAL.format(number)).open("wb") as segment:
+            segment.truncate(16 << 20)
+    command = ["raft", "recover", "--config", hosts.config("n3"), "--dead", "n1", "--dead", "n2", "--yes"]
+    found = appliance(*command)
+    assert (found.code, failed(found)) == (4, [("cluster", "data.may_lack")])
+    assert (
+        "the data of n1, the last primary, is not kept, and its commits waited for nobody else (R7). n1 had written"
+        " 1:0/3000060 at least, more since; the WAL of n3 ends at 0/4000000 or before" in found.err
+    )
+    (hosts.data("n3") / "pg_wal" / WAL.format(3)).unlink()
+    found = appliance(*command)
+    assert "the WAL of n3 ends at 0/3000000 or before, 96 bytes or more are missing" in found.err
+    accepted = appliance(*command, "--allow-data-loss")
+    assert accepted.code == 0, accepted.err
+
+
+def test_r7_the_data_of_the_last_primary_has_everything(appliance, hosts, shown):
+    given = json.loads(shown("n1").read_text())
+    given["log"]["replica_id"] = "another"
+    path = hosts.directory / "n1.json"
+    path.write_text(json.dumps(given))
+    command = ["raft", "recover", "--config", hosts.config("n3"), "--with", path, "--dead", "n2", "--yes"]
+    assert appliance(*command).code == 0

@@ -11,7 +11,7 @@ from appliance.api.server import ApiServer
 from appliance.cli import status
 from appliance.cli.output import Format, Table, rendered, say
 from appliance.cluster.state import LeaseStatus
-from appliance.ha.seen import CertificateSeen
+from appliance.ha.seen import CertificateSeen, WatchdogSeen
 from tests.unit.api import building
 
 
@@ -94,6 +94,18 @@ def test_exit_codes_and_problems(appliance, node, url, changed, plain, asked, wo
     assert appliance("status", "--api", url, "--exit-code").code == asked
 
 
+@pytest.mark.parametrize(
+    ("sync", "words"),
+    [
+        ({"mode": "quorum", "k": 1, "members": ["pg2", "pg3"]}, "1 of pg2, pg3"),
+        ({"mode": "quorum", "k": 0, "members": []}, "no standby: nobody else becomes primary by itself"),
+        ({"mode": "off", "k": 0, "members": []}, "asynchronous: a failover loses what no standby had received"),
+    ],
+)
+def test_what_a_failover_would_lose_is_told_by_the_mode(sync, words):
+    assert status._durability(sync) == words
+
+
 def test_a_node_with_a_quorum_is_believed_before_one_without(appliance, url):
     behind = building.Node()
     behind.value = stale(building.published("pg2"))
@@ -150,6 +162,26 @@ def test_an_answer_that_is_no_cluster_is_3(appliance, node, url, monkeypatch):
 
     assert found.code == 3
     assert "HTTP 500" in found.err
+
+
+def test_the_watchdogs_of_members_that_shall_have_one_are_shown(appliance, node, url):
+    assert "Watchdog" not in appliance("status", "--api", url).out
+
+    watchdogs = {
+        "pg1": WatchdogSeen("/dev/watchdog", required=True, armed_s=2),
+        "pg2": WatchdogSeen("/dev/watchdog", required=False),
+        "pg3": WatchdogSeen("/dev/watchdog", required=True, problem="/dev/watchdog: No such file or directory"),
+    }
+    heard = {
+        name: replace(seen, report=replace(seen.report, watchdog=watchdogs[name]))
+        for name, seen in node.value.reports.items()
+    }
+    own = replace(node.value.report, watchdog=watchdogs["pg1"])
+    node.value = replace(node.value, reports=heard, report=own)
+
+    out = appliance("status", "--api", url).out
+    assert "Watchdog    pg1 armed, 2 s (required) · pg2 ready · pg3 not usable (required)" in out
+    assert "watchdog.unusable  the watchdog of pg3 is not usable: /dev/watchdog: No such file or directory" in out
 
 
 def test_the_certificate_that_expires_first_is_named(appliance, node, url):
