@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.harness.certificates import Certificates
-from tests.harness.wall_clock import WallClock
+from tests.harness.skew_clock import SkewClock
 from tests.raft.conftest import free_ports
 from tests.raft.processes import Processes
 
@@ -16,7 +16,7 @@ LONGEST_ELECTION_S = 1.0
 
 @pytest.fixture
 def clock(tmp_path):
-    return WallClock(tmp_path)
+    return SkewClock(tmp_path)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
   --seeds A..B     these seeds
   --hours N        seeds that nobody has run yet, for so long
   --trace SEED     one seed with its last events, or all of them with --whole
+  --cluster        whole clusters: nodes, guards and PostgreSQL, not replicas alone; has profiles of its own
 A seed and a profile are one run, always the same on the same sources. Profiles: see `profiles.py`; `each` takes all of
 them in turn.
 """
@@ -11,19 +12,18 @@ import argparse
 import json
 import os
 import secrets
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.harness.record import EVIDENCE, commit_of, record
+from tests.simulation.cluster import runner as clusters
 from tests.simulation.raft.profiles import PROFILES
-from tests.simulation.raft.runner import EACH, profile_of, run_many
+from tests.simulation.raft.runner import EACH, profile_of, run_many, run_one
 from tests.simulation.raft.story import lines
 from tests.simulation.raft.world import World
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-EVIDENCE = REPOSITORY / "docs" / "evidence" / "runs.jsonl"
 FAILED = Path("failing-seeds.txt")
 """In the current directory; what is in it can be given back to `./dev simulate`."""
 
@@ -34,11 +34,14 @@ def main():
         return trace(options)
     first, last = seeds(options)
     began_s = time.monotonic()
-    commit = commit_of(REPOSITORY)
+    paths = ("appliance", "raft", "tests/simulation") if options.cluster else ("raft", "tests/simulation/raft")
+    commit = commit_of(*paths)
+    run = clusters.run_one if options.cluster else run_one
     limit_s = None if options.hours is None else options.hours * 3600
-    tally = run_many(first, last, options.profile, options.jobs, limit_s=limit_s, on_failure=note)
+    tally = run_many(first, last, options.profile, options.jobs, limit_s=limit_s, on_failure=note, run=run)
     took_s = time.monotonic() - began_s
     report = {
+        **({"kind": "cluster"} if options.cluster else {}),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
         "profile": options.profile,
@@ -58,9 +61,7 @@ def main():
         f" {commit}"
     )
     if options.record:
-        EVIDENCE.parent.mkdir(exist_ok=True)
-        with EVIDENCE.open("a") as file:
-            file.write(json.dumps(report) + "\n")
+        record(report)
     return 1 if tally.failures or not tally.seeds else 0
 
 
@@ -72,14 +73,16 @@ def parse():
     what.add_argument("--seeds", metavar="A..B", help="from A to B, B not included (default 0..500)")
     what.add_argument("--hours", type=float, metavar="N")
     what.add_argument("--trace", type=int, metavar="SEED")
-    parser.add_argument("--profile", default=EACH, choices=[EACH, *PROFILES])
+    parser.add_argument("--cluster", action="store_true", help="whole clusters")
+    parser.add_argument("--profile", default=EACH, help="see profiles.py of either kind")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--whole", action="store_true", help="with --trace: all events")
     parser.add_argument("--counts", action="store_true", help="how often what happened")
-    parser.add_argument(
-        "--record", action="store_true", help=f"append the verdict to {EVIDENCE.relative_to(REPOSITORY)}"
-    )
-    return parser.parse_args()
+    parser.add_argument("--record", action="store_true", help=f"append the verdict to {EVIDENCE}")
+    options = parser.parse_args()
+    if options.profile not in (EACH, *(clusters.PROFILES if options.cluster else PROFILES)):
+        parser.error(f"there is no profile {options.profile!r} of {'clusters' if options.cluster else 'replicas'}")
+    return options
 
 
 def seeds(options):
@@ -91,8 +94,12 @@ def seeds(options):
 
 
 def trace(options):
-    result = World(options.trace, profile_of(options.trace, options.profile), full_story=options.whole).run()
-    for line in lines(result):
+    if options.cluster:
+        result, told = clusters.trace(options.trace, options.profile, whole=options.whole)
+    else:
+        result = World(options.trace, profile_of(options.trace, options.profile), full_story=options.whole).run()
+        told = lines(result)
+    for line in told:
         print(line)
     return 1 if result.violation is not None else 0
 
@@ -100,18 +107,8 @@ def trace(options):
 def note(failure):
     print(f"failed: {failure}", flush=True)
     with FAILED.open("a") as file:
-        file.write(f"--trace {failure.seed} --profile {failure.profile}\n")
-
-
-def commit_of(repository):
-    """The commit that is run; `+` when raft/ or the simulator differ from it."""
-
-    def git(*arguments):
-        done = subprocess.run(["git", "-C", repository, *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "raft", "tests/simulation/raft")
-    return (git("rev-parse", "--short=12", "HEAD") or "no commit") + ("+" if changed else "")
+        kind = "--cluster " if failure.profile in clusters.PROFILES else ""
+        file.write(f"{kind}--trace {failure.seed} --profile {failure.profile}\n")
 
 
 if __name__ == "__main__":

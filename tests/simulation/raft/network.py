@@ -131,10 +131,11 @@ class Network:
     def slow(self, begin, end, duration_s):
         self._slow_until_s[begin, end] = self._schedule.now_s + duration_s
 
-    def reset(self, begin, end):
+    def reset(self, begin, end, *, lost=False):
+        """`lost`: nothing of what was on its way arrives."""
         connection = self._connections.get((begin, end))
         if connection is not None and connection.up:
-            self._reset(connection)
+            self._reset(connection, lost=lost)
 
     # -- inside ----------------------------------------------------------------------------------------
 

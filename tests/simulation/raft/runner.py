@@ -14,8 +14,7 @@ EACH = "each"
 _CHECK_EVERY_S = 1.0
 
 
-def profile_of(seed, name):
-    names = tuple(PROFILES)
+def profile_of(seed, name, names=tuple(PROFILES)):
     return names[seed % len(names)] if name == EACH else name
 
 
@@ -52,20 +51,13 @@ def run_one(seed, profile):
     return Tally(1, result.virtual_s, failures, result.counts, seed)
 
 
-def run_some(seeds, profile):
-    tally = Tally()
-    for seed in seeds:
-        tally.add(run_one(seed, profile))
-    return tally
-
-
-def run_many(first, last, profile, jobs, *, limit_s=None, on_failure=print):
+def run_many(first, last, profile, jobs, *, limit_s=None, on_failure=print, run=run_one):
     """All seeds from `first` to before `last` (None: without end), or as many as the time allows."""
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     deadline_s = None if limit_s is None else time.monotonic() + limit_s
     workers = [
-        context.Process(target=_work, args=(queue, first + number, last, jobs, profile, deadline_s), daemon=True)
+        context.Process(target=_work, args=(queue, first + number, last, jobs, run, profile, deadline_s), daemon=True)
         for number in range(jobs)
     ]
     for worker in workers:
@@ -86,11 +78,11 @@ def run_many(first, last, profile, jobs, *, limit_s=None, on_failure=print):
     return total
 
 
-def _work(queue, seed, last, step, profile, deadline_s):
+def _work(queue, seed, last, step, run, profile, deadline_s):
     """Every `step`-th seed; reports about once a second, and None at the end."""
     tally, told_s = Tally(), time.monotonic()
     while (last is None or seed < last) and (deadline_s is None or time.monotonic() < deadline_s):
-        tally.add(run_one(seed, profile))
+        tally.add(run(seed, profile))
         seed += step
         if tally.failures or time.monotonic() - told_s > _CHECK_EVERY_S:
             queue.put(tally)
