@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from appliance.postgres.conninfo import PATIENCE, keywords
+from appliance.postgres.conninfo import keywords
+from appliance.postgres.dsn import CLIENT_PATIENCE
 from tests.harness.certificates import Certificates, write
 from tests.harness.network import Network
 from tests.harness.node import APPLICATION, Document, Node, Place
@@ -15,8 +16,14 @@ from tests.harness.sweeper import Sweeper
 T = TypeVar("T")
 NAME = "tested"
 TTL_S = 6.0
-FAILOVER_LIMIT_S = TTL_S + 3
-"""A raft leader that is lost as well is replaced at the second try at worst, and its successor waits a full ttl."""
+FAILURE_TIMEOUT_S = 2.0
+FAILOVER_LIMIT_S = FAILURE_TIMEOUT_S + 3
+"""With votes as fences (R9). A raft leader that is lost as well is replaced at the second try at worst, and its
+successor waits as long from its own election."""
+LEASE_LIMIT_S = TTL_S + 3
+"""The same where the lease has to run out first: in asynchronous mode (R10)."""
+ASYNCHRONOUS = {"synchronous_mode": "off"}
+HEARD_LIMIT_S = 5.0
 LOOK_S = 0.05
 START_LIMIT_S = 40.0
 HEAL_LIMIT_S = 60.0
@@ -37,9 +44,11 @@ class Cluster:
         size: int = 3,
         *,
         network: Network | None = None,
+        settings: Mapping[str, object] | None = None,
         config: Mapping[str, object] | None = None,
         roles: Mapping[str, str] | None = None,
     ) -> None:
+        """`settings` go into the configuration document, which has the defaults otherwise; `config` into `node.yml`."""
         self.directory = fresh_directory()
         self._sweeper = Sweeper(self.directory, network.namespaces if network is not None else ())
         if network is not None:
@@ -51,6 +60,8 @@ class Cluster:
             name: Node(self.directory / name, place, self._node_file(name, members, place, config or {}))
             for name, place in zip(members, places, strict=True)
         }
+        for node in self if settings else ():
+            node.config["bootstrap"]["config"] |= settings
         for name, role in (roles or {}).items():
             self[name].config["role"] = role
         self.living.append(self)
@@ -86,7 +97,7 @@ class Cluster:
             "http": {"listen": f"{place.host}:{place.http_port}"},
             "postgresql": {"listen": f"{place.host}:{place.postgres_port}"},
             "bootstrap": {
-                "config": {"ttl": f"{TTL_S:g}s"},
+                "config": {"ttl": f"{TTL_S:g}s", "failure_timeout": f"{FAILURE_TIMEOUT_S:g}s"},
                 "application": {"user": APPLICATION, "database": APPLICATION},
             },
             "tls": self.certificates.deliver(name, place.host, self.certificates.directory / name),
@@ -139,7 +150,7 @@ class Cluster:
         return None
 
     def wait_whole(self, limit_s: float = HEAL_LIMIT_S) -> Node:
-        """One primary, everybody else streams from it, and all nodes say the same; the primary."""
+        """One primary, everybody else streams from it and counts, and all nodes say the same; the primary."""
         return self.wait_until(self._whole, limit_s, "one primary, all others stream")
 
     def whole(self) -> bool:
@@ -148,6 +159,19 @@ class Cluster:
         except Exception:
             return False
 
+    def raft_leader(self) -> Node | None:
+        """As all nodes that run say; None while they do not agree."""
+        said = {view_of(node).get("raft", {}).get("leader") for node in self if node.running}
+        return self[name] if len(said) == 1 and (name := said.pop()) else None
+
+    def lead(self, node: Node) -> None:
+        """Raft is led by this one: if by the primary, for a minute at least."""
+        self.wait_until(self.raft_leader, HEAL_LIMIT_S, "Raft is led")
+        if self.raft_leader() is not node:
+            answer = node.post("raft/leader", {"to": node.name})
+            assert answer.status == 200, answer.body
+        self.wait_until(lambda: self.raft_leader() is node, HEARD_LIMIT_S, f"Raft is led by {node.name}")
+
     def _whole(self) -> Node | None:
         views = [node.view() for node in self]
         agreed = {(view["verdict"], view["primary"], view["epoch"], view["timeline"]) for view in views}
@@ -155,7 +179,7 @@ class Cluster:
             return None
         primary = self[views[0]["primary"]]
         others = [m for m in views[0]["members"] if m["name"] != primary.name and m["role"] != "witness"]
-        streaming = all(m["state"] == "streaming" for m in others)
+        streaming = all(m["state"] == "streaming" for m in others) and _waited_for(views[0]["sync"], others)
         writable = {node.name: node.writable() for node in self.data()}
         right = all(value is (name == primary.name) for name, value in writable.items())
         return primary if streaming and right else None
@@ -192,7 +216,7 @@ class Cluster:
         ports = ",".join(str(node.place.postgres_port) for node in nodes)
         return (
             f"host={hosts} port={ports} user={APPLICATION} dbname={APPLICATION} password={self.primary().password()}"
-            f" target_session_attrs=read-write {keywords(PATIENCE)}"
+            f" target_session_attrs=read-write {keywords(CLIENT_PATIENCE)}"
         )
 
 
@@ -202,6 +226,12 @@ def view_of(node: Node) -> Document:
         return node.view()
     except Exception:
         return {}
+
+
+def _waited_for(sync: Document, others: Sequence[Document]) -> bool:
+    """By the defaults commits wait for any of all standbys, and no election asks for an older set (R8)."""
+    expected = {m["name"] for m in others} if sync["mode"] == "quorum" else set(sync["members"])
+    return sync["settled"] and set(sync["members"]) == expected
 
 
 def _loopback(size: int) -> list[Place]:

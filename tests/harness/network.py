@@ -54,13 +54,20 @@ class Network:
         """What `to` sends no longer arrives at `host`; the other direction stays."""
         self._tables(host, "-A", "INPUT", "-s", self._addresses[to], "-j", "DROP")
 
+    def hear(self, host: str, to: str) -> None:
+        """Undoes one `deafen`; of two of the same, one stays."""
+        self._tables(host, "-D", "INPUT", "-s", self._addresses[to], "-j", "DROP")
+
     def unplug(self, host: str) -> None:
         _ip("-n", self.namespace(BRIDGE), "link", "set", host, "down")
+
+    def plug(self, host: str) -> None:
+        _ip("-n", self.namespace(BRIDGE), "link", "set", host, "up")
 
     def heal(self) -> None:
         for host in self._addresses:
             self._tables(host, "-F", "INPUT")
-            _ip("-n", self.namespace(BRIDGE), "link", "set", host, "up")
+            self.plug(host)
 
     def enter(self, host: str = CLIENT) -> Callable[[], None]:
         """For a thread: moves the one that calls it, and no other, to that host."""

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import psycopg
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness.places import give
 from tests.harness.processes import alive, kill_all, processes_of, send
@@ -75,6 +76,8 @@ class Node:
         self.log_file = directory / "node.log"
         self.sources = REPOSITORY
         """Of the version that its node process runs from its next start on."""
+        self.environment: dict[str, str] = {}
+        """More of it, from its next start on."""
         self._process: subprocess.Popen[bytes] | None = None
         self._log_mark = 0
         directory.mkdir(exist_ok=True)
@@ -86,17 +89,20 @@ class Node:
         """It logs into its file, or into a descriptor of the test's."""
         self.config_file.write_text(yaml.safe_dump(self.config))
         give(self.config_file)
-        enter = ["nsenter", f"--net=/run/netns/{self.place.namespace}"] if self.place.namespace else []
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*enter, sys.executable, "-m", "appliance.cli.main", "node", "--config", str(self.config_file)],
+                [*self._enter(), sys.executable, "-m", "appliance.cli.main", "node", "--config", str(self.config_file)],
                 cwd="/",
-                env={**os.environ, "PYTHONPATH": str(self.sources)},
+                env={**os.environ, "PYTHONPATH": str(self.sources), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _enter(self) -> list[str]:
+        """How a command gets onto its host's network."""
+        return ["nsenter", f"--net=/run/netns/{self.place.namespace}"] if self.place.namespace else []
 
     @property
     def pid(self) -> int:
@@ -158,6 +164,10 @@ class Node:
         """`GET /api/v1/cluster` over its unix socket."""
         return self._ask("GET", "/api/v1/cluster").body
 
+    def get(self, what: str) -> Document:
+        """`GET /api/v1/WHAT`."""
+        return self._ask("GET", f"/api/v1/{what}").body
+
     def post(self, what: str, body: Mapping[str, object] | None = None, **query: str) -> Answer:
         """`POST /api/v1/WHAT`."""
         return self._ask("POST", f"/api/v1/{what}", body or {}, query)
@@ -166,29 +176,47 @@ class Node:
         """The status code of a health route."""
         return self._ask("GET", path).status
 
+    def metrics(self) -> dict[str, float]:
+        """The samples of `GET /metrics` that are alone under their name."""
+        families = text_string_to_metric_families(self._said("GET", "/metrics")[1].decode())
+        return {sample.name: sample.value for family in families for sample in family.samples}
+
     def _ask(
         self, method: str, path: str, body: Mapping[str, object] | None = None, query: Mapping[str, str] | None = None
     ) -> Answer:
+        status, said = self._said(
+            method, f"{path}?{urlencode(query or {})}", None if body is None else json.dumps(body)
+        )
+        return Answer(status, json.loads(said or b"{}"))
+
+    def _said(self, method: str, target: str, body: str | None = None) -> tuple[int, bytes]:
         connection = _UnixConnection(self.directory / "run" / "api.sock")
         try:
-            sent = None if body is None else json.dumps(body)
-            connection.request(method, f"{path}?{urlencode(query or {})}", sent, {"content-type": "application/json"})
-            said = connection.getresponse()
-            return Answer(said.status, json.loads(said.read() or b"{}"))
+            connection.request(method, target, body, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
         finally:
             connection.close()
 
     def command(self, *words: str, limit_s: float = 60, user: str | None = None) -> subprocess.CompletedProcess[str]:
         """The command line, as on this node's host; as another user, if one is named."""
-        return subprocess.run(
-            [sys.executable, "-m", "appliance.cli.main", "--config", str(self.config_file), *words],
+        with self.begin(*words, user=user) as process:
+            try:
+                output, errors = process.communicate(timeout=limit_s)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+    def begin(self, *words: str, user: str | None = None) -> subprocess.Popen[str]:
+        """The same, and nobody waits for it."""
+        return subprocess.Popen(
+            [*self._enter(), sys.executable, "-m", "appliance.cli.main", "--config", str(self.config_file), *words],
             cwd="/",
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=limit_s,
-            check=False,
             user=user,
         )
 
@@ -243,6 +271,19 @@ class Node:
             options="-c statement_timeout=20s",
         ) as connection:
             cursor = connection.execute(query, arguments or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def order(self, statement: str) -> list[tuple[Any, ...]]:
+        """As the superuser, over the unix socket."""
+        with psycopg.connect(
+            host=str(self.directory / "run"),
+            port=self.place.postgres_port,
+            user="postgres",
+            dbname="postgres",
+            connect_timeout=5,
+            autocommit=True,
+        ) as connection:
+            cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
     def writable(self) -> bool | None:

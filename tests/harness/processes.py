@@ -1,14 +1,16 @@
 """Finds and ends processes by the directory they belong to, never by a name that others use too."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 END_LIMIT_S = 10.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def processes_of(directory: Path) -> dict[int, str]:
@@ -57,6 +59,18 @@ def alive(pid: int) -> bool:
         return _state(pid) not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@contextmanager
+def heir_of_orphans() -> Iterator[None]:
+    """Who loses its parent in this block becomes a child of this process, which must wait for it: where nobody else
+    does, as in many containers, it would stay for ever."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def _shared_memory(pid: int) -> set[str]:

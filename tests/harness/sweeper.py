@@ -41,11 +41,14 @@ class Sweeper:
 
 
 def main() -> None:
+    from tests.harness.disk import thaw
     from tests.harness.processes import kill_all
 
     order = json.loads(sys.stdin.readline())
     sys.stdin.read()
     directory = Path(order["directory"])
+    for mount in _mounts_below(directory):
+        thaw(mount)  # who writes to a frozen disk cannot be killed
     kill_all(directory)
     for mount in _mounts_below(directory):
         subprocess.run(["umount", mount], check=True)

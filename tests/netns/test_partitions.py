@@ -9,10 +9,10 @@ from tests.harness.ledger import Ledger, expect_same_everywhere
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["with the raft leader", "without the raft leader"])
-def test_a_parted_primary_stops_before_another_opens(cluster, network, together):
-    """Its client stands beside it and could go on writing for ever."""
-    _move_primary(cluster, together)
+def test_r9_a_parted_primary_acknowledges_nothing_and_is_replaced(cluster, network, together):
+    """Its client stands beside it and waits for ever."""
     old, others = sides(cluster)
+    cluster.lead(old if together else others[0])
     _fail_over(cluster, network, lambda: network.part(old.name, [node.name for node in others]))
 
 
@@ -46,7 +46,7 @@ def test_a_parted_standby_is_not_noticed_by_clients(cluster, network):
     expect_same_everywhere(cluster)
 
 
-def test_a_lost_host_is_replaced_within_ttl_and_a_little(cluster, network):
+def test_r9_a_lost_host_is_replaced_before_its_lease_ends(cluster, network):
     old, others = sides(cluster)
     with Ledger(cluster, enter=network.enter(), sides=[[old], others]) as ledger:
         network.unplug(old.name)
@@ -59,7 +59,7 @@ def test_a_lost_host_is_replaced_within_ttl_and_a_little(cluster, network):
         new = cluster.wait_whole()
         audit = ledger.audit(new)
     assert new in others
-    audit.expect_loss_only_after(lost_s - 0.5, 0.5)
+    audit.expect_no_loss()
     expect_same_everywhere(cluster)
 
 
@@ -70,12 +70,13 @@ def test_a_client_of_a_host_that_vanished_without_a_word_goes_to_the_new_primary
         network.unplug(old.name)
         vanished_s = time.monotonic()
         back = ledger.wait_for_writes(2 * TTL_S, others)
-        assert back.acked_s - vanished_s < FAILOVER_LIMIT_S + 3, "3 s for one attempt at the host that is away"
+        # 3 s until the connection is given up, and 2 s for one attempt at the host that is away
+        assert back.acked_s - vanished_s < 7
         network.heal()
         new = cluster.wait_whole()
         audit = ledger.audit(new)
     assert new in others
-    audit.expect_loss_only_after(vanished_s - 0.5, TTL_S)
+    audit.expect_no_loss()
     expect_same_everywhere(cluster)
 
 
@@ -94,19 +95,8 @@ def test_all_links_down_for_a_while(cluster, network):
         new = cluster.wait_whole()
         ledger.wait_for_writes(5)
         audit = ledger.audit(new)
-    audit.expect_loss_only_after(cut_s - 0.5, TTL_S)
+    audit.expect_no_loss()
     expect_same_everywhere(cluster)
-
-
-def _move_primary(cluster, to_raft_leader):
-    """To the raft leader's host, or away from it."""
-    primary, others = sides(cluster)
-    leader = primary.view()["raft"]["leader"]
-    if (primary.name == leader) is not to_raft_leader:
-        target = leader if to_raft_leader else others[0].name
-        done = primary.post("switchovers", {"to": target}, wait="30s")
-        assert done.status == 200, done.body
-        cluster.wait_whole()
 
 
 def sides(cluster):
@@ -122,13 +112,11 @@ def _fail_over(cluster, network, cut):
         cut()
         first = ledger.wait_for_writes(2 * TTL_S, others)
         assert first.acked_s - cut_s < FAILOVER_LIMIT_S
-        time.sleep(2)
-        assert not old.writable()
+        cluster.wait_until(lambda: not old.writable(), TTL_S, "the old primary takes no writes")
         network.heal()
         new = cluster.wait_whole()
         assert new is cluster[first.node]
         audit = ledger.audit(new)
-    audit.expect_loss_only_after(cut_s - 0.5, TTL_S)
-    assert audit.lost, "the old primary's client was to write on after the cut"
+    audit.expect_no_loss()
     assert [node for node, _ in audit.epochs()] == [old.name, new.name]
     expect_same_everywhere(cluster)

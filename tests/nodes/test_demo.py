@@ -108,7 +108,8 @@ def test_a_demo_from_up_to_down(directory, somewhere, beside):
 
     shown = status(directory)
     assert {"name", "api_url", "role", "data_dir", "pid"} <= set(shown["members"][0])
-    assert [m["role"] for m in shown["members"]] == ["primary", "standby", "standby"]
+    roles = ["primary", "quorum_standby", "quorum_standby"]
+    until(lambda: [m["role"] for m in status(directory)["members"]] == roles)
     owners = {psutil.Process(m["pid"]).uids().real for m in shown["members"]}
     assert len(owners) == 1
     assert 0 not in owners

@@ -1,4 +1,4 @@
-"""Everything of a node dies at once: failover within ttl and a little, and the way back in."""
+"""Everything of a node dies at once: failover within failure_timeout and a little, and the way back in."""
 
 import signal
 import subprocess
@@ -9,7 +9,7 @@ from tests.harness.cluster import FAILOVER_LIMIT_S, TTL_S
 from tests.harness.ledger import Ledger, expect_same_everywhere
 
 
-def test_a_lost_primary_is_replaced_within_ttl_and_comes_back(cluster):
+def test_r9_a_lost_primary_is_replaced_before_its_lease_ends_and_comes_back(cluster):
     old = cluster.primary()
     with Ledger(cluster) as ledger:
         old.lose_host()
@@ -20,7 +20,7 @@ def test_a_lost_primary_is_replaced_within_ttl_and_comes_back(cluster):
         new = cluster.wait_whole()
         audit = ledger.audit(new)
     assert new is not old
-    audit.expect_loss_only_after(lost_s - 0.5, 0.5)
+    audit.expect_no_loss()
     expect_same_everywhere(cluster)
 
 
@@ -39,7 +39,7 @@ def test_a_second_primary_is_lost_right_after_the_first(cluster):
         second.start()
         third = cluster.wait_whole()
         audit = ledger.audit(third)
-    audit.expect_loss_only_after(lost_s - 0.5, 0.5)
+    audit.expect_no_loss()
     assert not any(node.jobs() for node in cluster if node is not second)
     expect_same_everywhere(cluster)
 
@@ -49,20 +49,16 @@ def test_the_first_primary_returns_while_the_second_is_away(cluster):
     first = cluster.primary()
     with Ledger(cluster) as ledger:
         first.lose_host()
-        first_lost_s = time.monotonic()
         second = cluster[ledger.wait_for_writes(2 * TTL_S).node]
         ledger.wait_for_writes(5, more=100)
         second.lose_host()
-        second_lost_s = time.monotonic()
         first.start()
         third = cluster[ledger.wait_for_writes(3 * TTL_S).node]
         second.start()
         assert cluster.wait_whole() is third
         audit = ledger.audit(third)
     assert third not in {first, second}
-    audit.expect_one_at_a_time()
-    times = [min(abs(row.acked_s - lost_s) for lost_s in (first_lost_s, second_lost_s)) for row in audit.lost]
-    assert max(times, default=0) < 0.5
+    audit.expect_no_loss()
     assert first.jobs()[-1:] != [("clone", "done")], "a rewind, or following, was enough"
     expect_same_everywhere(cluster)
 

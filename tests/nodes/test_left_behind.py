@@ -1,6 +1,5 @@
 """A node that comes back after the WAL that it lacks has been removed everywhere: a copy is all that helps (R15)."""
 
-import psycopg
 import pytest
 
 from tests.harness.cluster import TTL_S, Cluster
@@ -8,7 +7,7 @@ from tests.harness.ledger import Ledger, expect_same_everywhere
 from tests.harness.node import APPLICATION
 from tests.harness.shared import Shared
 
-from .test_rejoin import go_on_alone
+from .test_asynchronous import go_on_alone
 
 SLOT_KEEPS_MB = 4
 LITTLE_WAL = {
@@ -16,6 +15,7 @@ LITTLE_WAL = {
     "bootstrap": {
         "config": {
             "ttl": f"{TTL_S:g}s",
+            "synchronous_mode": "off",
             "postgresql": {
                 "parameters": {
                     "max_slot_wal_keep_size": f"{SLOT_KEEPS_MB}MB",
@@ -69,20 +69,10 @@ def test_r15_an_old_primary_whose_successor_has_not_kept_enough_wal_is_cloned(cl
 
 def write_and_remove_wal(primary):
     for _ in range(3 * SLOT_KEEPS_MB):
-        order(primary, "SELECT pg_logical_emit_message(false, 'tests', 'so that there is something to switch')")
-        order(primary, "SELECT pg_switch_wal()")
-    order(primary, "CHECKPOINT")
+        primary.order("SELECT pg_logical_emit_message(false, 'tests', 'so that there is something to switch')")
+        primary.order("SELECT pg_switch_wal()")
+    primary.order("CHECKPOINT")
 
 
 def slots(primary):
-    return dict(order(primary, "SELECT slot_name, wal_status FROM pg_replication_slots"))
-
-
-def order(node, statement):
-    """As the superuser, over the unix socket."""
-    with psycopg.connect(
-        host=str(node.directory / "run"), port=node.place.postgres_port, user="postgres", dbname="postgres",
-        autocommit=True, connect_timeout=5,
-    ) as connection:  # fmt: skip
-        cursor = connection.execute(statement)
-        return cursor.fetchall() if cursor.description else []
+    return dict(primary.order("SELECT slot_name, wal_status FROM pg_replication_slots"))

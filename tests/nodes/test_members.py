@@ -52,11 +52,8 @@ def test_a_member_that_is_removed_stops_and_is_refused_from_then_on():
     """The one that leads Raft, which has to hand that over first."""
     with Cluster(3) as cluster:
         primary = cluster.up().wait_whole()
-        if primary.view()["raft"]["leader"] == primary.name:
-            assert primary.command("switchover", "--yes").returncode == 0
-            primary = cluster.wait_whole()
-        leaving = cluster[primary.view()["raft"]["leader"]]
-        (staying,) = (node for node in cluster.standbys() if node is not leaving)
+        leaving, staying = cluster.standbys()
+        cluster.lead(leaving)
         for words, code in (
             (("members", "remove", primary.name, "--yes"), "member.last_primary"),
             (("members", "remove", "n9", "--yes"), "member.unknown"),

@@ -1,66 +1,70 @@
 """One process of the primary's node dies or hangs; the others decide what that means."""
 
-import fcntl
-import os
 import signal
 import time
+from contextlib import ExitStack
 
-from tests.harness.cluster import FAILOVER_LIMIT_S, TTL_S
+import psycopg
+import pytest
+
+from tests.harness.cluster import FAILOVER_LIMIT_S, FAILURE_TIMEOUT_S, LEASE_LIMIT_S, TTL_S, Cluster
 from tests.harness.ledger import Ledger, expect_same_everywhere
 from tests.harness.processes import send
 
 
-def test_a_killed_postmaster_restarts_in_place_and_loses_nothing(cluster):
-    primary = cluster.primary()
-    before, old = primary.view(), primary.postmaster
-    with Ledger(cluster) as ledger:
-        send(old, signal.SIGKILL)
-        ledger.wait_for_writes(10)
+def test_a_primary_whose_connections_are_all_taken_is_busy_and_not_dead():
+    """Those for superusers too, and by sessions that stay. A node process that is started meanwhile adopts it."""
+    with Cluster(3, settings={"ttl": "20s", "synchronous_mode": "off"}) as cluster:
+        primary = cluster.up().primary()
+        before, postmaster = primary.view(), primary.postmaster
+        with ExitStack() as taken:
+            with pytest.raises(psycopg.OperationalError, match="too many clients"):
+                _take_all(primary, taken)
+            assert primary.end(signal.SIGTERM) == 0
+            primary.start()
+            cluster.wait_until(lambda: _answers_as_primary(primary), 11, "the new node process is let in")
+            until_s = time.monotonic() + 5
+            while time.monotonic() < until_s:
+                assert primary.health("/primary") == 200
+                assert "postmaster.stalled" not in {p["code"] for p in primary.view()["problems"]}
+                time.sleep(0.2)
+            with pytest.raises(psycopg.OperationalError, match="too many clients"):
+                _as_superuser(primary)
         assert cluster.wait_whole() is primary
-        audit = ledger.audit(primary)
-    after = primary.view()
-    assert (after["epoch"], after["timeline"]) == (before["epoch"], before["timeline"])
-    assert primary.postmaster != old
-    audit.expect_no_loss()
-    assert audit.longest_gap_s() < 5
-    expect_same_everywhere(cluster)
+        assert (primary.postmaster, primary.view()["epoch"]) == (postmaster, before["epoch"])
 
 
-def test_a_killed_node_process_that_is_restarted_is_not_noticed(cluster):
+def _take_all(node, taken):
+    while True:
+        taken.enter_context(_as_superuser(node))
+
+
+def _as_superuser(node):
+    return psycopg.connect(
+        host=str(node.directory / "run"), port=node.place.postgres_port, user="postgres", dbname="postgres"
+    )
+
+
+def _answers_as_primary(node):
+    try:
+        return node.health("/primary") == 200
+    except OSError:
+        return False
+
+
+def test_a_node_process_that_is_restarted_has_the_whole_lease_to_come_back(cluster):
+    """It says that it is restarted: the others wait longer than for one that is silent (R9)."""
     primary = cluster.primary()
-    before, postmaster = primary.view(), primary.postmaster
+    postmaster, epoch = primary.postmaster, primary.view()["epoch"]
     with Ledger(cluster) as ledger:
-        primary.end(signal.SIGKILL)
-        time.sleep(1.5)
+        assert primary.end(signal.SIGTERM) == 0
+        time.sleep(FAILURE_TIMEOUT_S + 0.3)
         primary.start()
-        time.sleep(TTL_S + 1)
         assert cluster.wait_whole() is primary
         audit = ledger.audit(primary)
-    assert primary.postmaster == postmaster
-    assert primary.view()["epoch"] == before["epoch"]
+    assert (primary.postmaster, primary.view()["epoch"]) == (postmaster, epoch)
     audit.expect_no_loss()
     assert audit.longest_gap_s() < 1
-
-
-def test_a_log_that_nobody_reads_costs_no_lease(cluster):
-    """A journal that is stuck: the pipe is full before the first line."""
-    primary = cluster.primary()
-    epoch, postmaster = primary.view()["epoch"], primary.postmaster
-    unread, log = os.pipe()
-    os.write(log, b"x" * (fcntl.fcntl(log, fcntl.F_GETPIPE_SZ) - 1) + b"\n")
-    assert primary.end(signal.SIGTERM) == 0
-    primary.start(stdout=log)
-    os.close(log)
-    time.sleep(TTL_S + 1)
-    assert cluster.wait_whole() is primary
-    assert (primary.postmaster, primary.view()["epoch"]) == (postmaster, epoch)
-    # the end waits for it no longer than it must
-    assert primary.end(signal.SIGTERM) == 0
-    with os.fdopen(unread, "rb") as file:
-        assert file.read().count(b"\n") == 1
-    primary.start()
-    assert cluster.wait_whole() is primary
-    assert (primary.postmaster, primary.view()["epoch"]) == (postmaster, epoch)
 
 
 def test_a_killed_node_process_of_a_standby_is_not_noticed(cluster):
@@ -75,17 +79,6 @@ def test_a_killed_node_process_of_a_standby_is_not_noticed(cluster):
     assert standby.postmaster == postmaster
     audit.expect_no_loss()
     assert audit.longest_gap_s() < 1
-
-
-def test_sigterm_leaves_postgresql_running_for_the_next_node_process(cluster):
-    primary = cluster.primary()
-    postmaster, epoch = primary.postmaster, primary.view()["epoch"]
-    assert primary.end(signal.SIGTERM) == 0
-    assert primary.postmaster == postmaster
-    assert primary.writable()
-    primary.start()
-    assert cluster.wait_whole() is primary
-    assert (primary.postmaster, primary.view()["epoch"]) == (postmaster, epoch)
 
 
 def test_sigint_stops_everything_of_the_node_and_hands_the_role_over(cluster):
@@ -147,7 +140,7 @@ def test_a_node_all_of_which_is_stopped_is_there_again_when_its_process_is_start
         old.start()
         assert cluster.wait_whole() is new
         ledger.wait_for_writes(5)
-        ledger.audit(new).expect_one_at_a_time()
+        ledger.audit(new).expect_no_loss()
     expect_same_everywhere(cluster)
 
 
@@ -159,33 +152,31 @@ def test_postgresql_without_node_and_guard_does_not_outlive_its_lease(cluster):
         old.tell(signal.SIGSTOP)
         send(guard, signal.SIGKILL)
         old.tell(signal.SIGKILL)
-        lost_s = time.monotonic()
         new = cluster.wait_until(lambda: another_primary(cluster, old), 2 * TTL_S, "another primary is open")
         assert not old.postgres_processes()
         old.lose_host()
         old.start()
         assert cluster.wait_whole() is new
         audit = ledger.audit(new)
-    audit.expect_loss_only_after(lost_s - 0.5, TTL_S)
+    audit.expect_no_loss()
     expect_same_everywhere(cluster)
 
 
 def _lose_node_process(cluster, number):
-    """The guard alone ends the old primary, before the new one opens (R4)."""
+    """Another opens while PostgreSQL runs on here, and can acknowledge nothing (R9); the guard ends it (R4)."""
     old = cluster.primary()
     with Ledger(cluster) as ledger:
         old.tell(number)
-        lost_s = time.monotonic()
-        new = cluster.wait_until(lambda: another_primary(cluster, old), 2 * TTL_S, "another primary is open")
-        assert not old.postgres_processes()
+        new = cluster.wait_until(lambda: another_primary(cluster, old), FAILOVER_LIMIT_S, "another primary is open")
+        old.wait_postgres_gone(TTL_S)
         ledger.wait_for_writes(5)
         old.lose_host()
         old.start()
         assert cluster.wait_whole() is new
         audit = ledger.audit(new)
-    audit.expect_loss_only_after(lost_s, TTL_S)
+    audit.expect_no_loss()
     assert [node for node, _ in audit.epochs()] == [old.name, new.name]
-    assert audit.longest_gap_s() < FAILOVER_LIMIT_S
+    assert audit.longest_gap_s() < LEASE_LIMIT_S
     expect_same_everywhere(cluster)
 
 

@@ -36,6 +36,10 @@ def _knows_nothing_new(node):
     assert shown.returncode == 3
     assert "last known view" in shown.stdout
     assert json.loads(node.command("status", "-o", "json").stdout)["applied"]["age_s"] > 2
+    explained = node.command("explain", "-o", "json")
+    assert explained.returncode == 3
+    assert json.loads(explained.stdout)["explanation"]["failover"]["code"] == "quorum.none"
+    assert json.loads(explained.stdout)["explanation"]["primary"]["member"] == node.name
     refused = node.command("switchover", "--yes")
     assert refused.returncode == 3, refused
     assert node.sql("SELECT count(*) > 0 FROM ledger") == [(True,)]

@@ -1,4 +1,4 @@
-"""A wall clock of a test's own for the processes that are started with it, to be stepped while they run."""
+"""Clocks of a test's own, for the processes that are started with them: stepped, or made faster, while they run."""
 
 import os
 import subprocess
@@ -10,17 +10,28 @@ NOTICED_S = 0.25
 """Whoever has this clock looks at its file ten times a second."""
 
 
-class WallClock:
+class SkewClock:
     def __init__(self, directory: Path) -> None:
         self._file = directory / "skew"
         library = directory / "skewclock.so"
         subprocess.run(["gcc", "-shared", "-fPIC", "-O2", "-o", library, SOURCE], check=True)
         self.environment = {"LD_PRELOAD": str(library), "SKEWCLOCK_FILE": str(self._file)}
-        self.step(0)
+        self._seconds, self._rate = 0.0, (0.0, 0.0)
+        self._write()
 
     def step(self, seconds: float) -> None:
         """So far from the true time; returns when everybody has seen it."""
+        self._seconds = seconds
+        self._write()
+
+    def drift(self, share: float) -> None:
+        """From now on CLOCK_BOOTTIME runs faster by that share; never a second time: it must not go back."""
+        self._rate = (share, time.clock_gettime(time.CLOCK_BOOTTIME))
+        self._write()
+
+    def _write(self) -> None:
+        share, since_s = self._rate
         new = self._file.with_suffix(".new")
-        new.write_text(f"{seconds}\n")
+        new.write_text(f"{self._seconds} {share} {since_s:.9f}\n")
         os.replace(new, self._file)
         time.sleep(NOTICED_S)
