@@ -246,10 +246,22 @@ def _raft(present: Present) -> Iterator[Finding]:
             f"{connected} of {len(voters)} voters are connected: one more lost and writes stop; missing: {missing}"
         )
         yield Finding("quorum.no_margin", "degraded", "", message, "start the missing nodes")
+    for name, member in sorted(present.state.members.items()):
+        if member.leaving:
+            yield _leaving(present, name)
     for name in sorted(present.state.removed & set(raft.members)):
         message = f"{name} was removed, and its replica still is a {raft.members[name].role}"
         hint = "the raft leader takes it out as soon as a majority of the other voters is up"
         yield Finding("member.leaving", "degraded", name, message, hint)
+
+
+def _leaving(present: Present, name: str) -> Finding:
+    """R13: it was to leave while commits waited for it."""
+    message, hint = f"{name} is to leave, and is a synchronous standby still", "it leaves when no commit waits for it"
+    if present.state.primary == name:
+        message = f"{name} is to leave, and became primary before it could"
+        hint = "`appliance switchover`: it leaves then"
+    return Finding("member.leaving", "degraded", name, message, hint)
 
 
 def _remedy(me: str, why: str) -> str:

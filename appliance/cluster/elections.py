@@ -24,6 +24,7 @@ from appliance.cluster.state import (
     Timeline,
     Vote,
 )
+from appliance.cluster.timelines import descent
 
 
 def order(position: Position) -> tuple[int, int]:
@@ -69,14 +70,9 @@ def within_lag(state: ClusterState, candidate: Position) -> str | None:
 
 
 def _is_ancestor(state: ClusterState, candidate: Position, timeline: int) -> bool:
-    """Whether the history of `timeline` contains the candidate's position."""
-    by_number = {t.number: t for t in state.timelines}
-    while timeline in by_number and timeline > candidate.timeline:
-        step = by_number[timeline]
-        if step.parent == candidate.timeline:
-            return step.switch_lsn is None or candidate.lsn <= step.switch_lsn
-        timeline = step.parent
-    return False
+    """Whether the history of `timeline` contains the candidate's position; a step that was not recorded may."""
+    steps = descent(state.timelines, timeline, candidate.timeline)
+    return bool(steps) and all(s.switch_lsn is None or candidate.lsn <= s.switch_lsn for s in steps)
 
 
 def eligible(state: ClusterState, vote: Vote) -> str | None:

@@ -32,6 +32,7 @@ _ORDER = (
     "has failed to open less often",
     "has more room on its disks",
     "has a clock that leases can rely on",
+    "is not about to leave the cluster",
     "has the higher failover_priority",
 )
 """what `choice.rank` compares, in its order"""

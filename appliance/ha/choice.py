@@ -129,7 +129,7 @@ def ends(now: Situation, node: str) -> bool:
     return seen is not None and seen.report.ending
 
 
-def rank(now: Situation, vote: Vote) -> tuple[int, int, int, int, bool, int]:
+def rank(now: Situation, vote: Vote) -> tuple[int, int, int, int, bool, bool, int]:
     """Of equals the sort keeps the first by name, as `counted_votes` sorts them.
 
     Without a count of what came to nothing, a node whose disk is full wins again and again while equals stand by. One
@@ -144,6 +144,7 @@ def rank(now: Situation, vote: Vote) -> tuple[int, int, int, int, bool, int]:
         -failed,
         _steps(now, vote.node),
         not _clock_runs_wild(now, vote.node),
+        not member.leaving,
         least,
     )
 

@@ -3,7 +3,8 @@
 from appliance.cluster.config import Policy
 from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import Appointment, ClusterState, LeaseStatus, Member
-from appliance.ha.history import Standing, standing, switch_point
+from appliance.cluster.timelines import descent, parted_at
+from appliance.ha.history import Standing, standing
 from appliance.ha.seen import DirectoryKind, Observation
 
 _CHECKPOINT_PAUSE_S = 1.0
@@ -146,9 +147,10 @@ def diverged(state: ClusterState, seen: Observation) -> str:
     timeline, lsn = directory.timeline, least_lsn(seen)
     if instance is not None:
         timeline, lsn = instance.timeline, instance.lsn
-    step = switch_point(state.timelines, held.timeline, timeline)
+    steps = descent(state.timelines, held.timeline, timeline)
     shown = f"its WAL reaches at least {format_lsn(lsn)} on timeline {timeline}"
-    if step is None:
+    if not steps:
         return f"{shown}, which is no ancestor of {held.timeline}"
-    left = "a place not recorded" if step.switch_lsn is None else format_lsn(step.switch_lsn)
+    parted = parted_at(steps)
+    left = "a place not recorded" if parted is None else format_lsn(parted)
     return f"{shown}; timeline {held.timeline} left that at {left}"

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from appliance.cluster.state import ClusterState, Timeline
+from appliance.cluster.timelines import descent, parted_at
 
 
 class Standing(StrEnum):
@@ -23,20 +24,15 @@ def standing(state: ClusterState, timeline: int, lsn: int) -> Standing:
         return Standing.UNKNOWN
     if timeline == held.timeline:
         return Standing.SAME
-    left = switch_point(state.timelines, held.timeline, timeline)
-    if left is None:
+    steps = descent(state.timelines, held.timeline, timeline)
+    if not steps:
         return Standing.DIVERGED
     # A primary that died before it told where it had left its parent never will: then only a rewind can say.
-    known = left.switch_lsn is not None and lsn <= left.switch_lsn
-    return Standing.ANCESTOR if known else Standing.DIVERGED
+    left = parted_at(steps)
+    return Standing.ANCESTOR if left is not None and lsn <= left else Standing.DIVERGED
 
 
 def switch_point(timelines: tuple[Timeline, ...], timeline: int, ancestor: int) -> Timeline | None:
     """The step in the history of `timeline` that left `ancestor`; None when it is no ancestor."""
-    by_number = {t.number: t for t in timelines}
-    step = by_number.get(timeline)
-    while step is not None and step.parent >= ancestor:
-        if step.parent == ancestor:
-            return step
-        step = by_number.get(step.parent)
-    return None
+    steps = descent(timelines, timeline, ancestor)
+    return steps[-1] if steps else None

@@ -105,6 +105,11 @@ class InstanceSeen:
     """it has loaded that transactions are read-only unless they ask for more: the disk is about to be full"""
     admits: bool = True
     """it has loaded that applications are let in (R5a)"""
+    silent_s: float = 0.0
+    """a standby: since it last streamed, or since it has its present source if that came later"""
+    histories: frozenset[int] = frozenset()
+    """a standby that has been silent for SILENT_LIMIT_S: the timelines above its own of which its PostgreSQL has a
+    history that is no placeholder"""
 
 
 @dataclass(frozen=True, slots=True)

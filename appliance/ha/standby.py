@@ -3,9 +3,15 @@
 from appliance.cluster.config import Policy
 from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import ClusterState, LeaseStatus, NodeRole
-from appliance.ha.actions import Decision, Follow, NoteNeedsClone
+from appliance.cluster.timelines import descent
+from appliance.ha.actions import Decision, Follow, NoteNeedsClone, StopMode, StopPostgres
 from appliance.ha.facts import me
 from appliance.ha.seen import Observation
+
+SILENT_LIMIT_S = 3.0
+"""A standby streams within milliseconds from a source that is there."""
+_RESTART_PAUSE_S = 10.0
+"""A standby that was just started is not stopped again for the same reason: its source may be what is away."""
 
 
 def upstream(state: ClusterState, node: str, pledge: int) -> str:
@@ -60,3 +66,25 @@ def left_behind(state: ClusterState, seen: Observation, policy: Policy) -> Decis
         return None
     here, there = format_lsn(instance.lsn), format_lsn(seen.source_oldest_lsn)
     return Decision(f"its WAL ends at {here} and that of {source} begins at {there}", (NoteNeedsClone(),))
+
+
+def leave_dead_timeline(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """R14: start a PostgreSQL anew that waits for a timeline which never became history.
+
+    Its receiver was told of the timeline by a primary that was lost before it had sent any of it. A running PostgreSQL
+    never takes back what it recovers to ("new timeline is not a child of database system timeline"), one that starts
+    takes the newest history there is: the present primary's, which the receiver has fetched.
+    """
+    instance, source, held = seen.instance, upstream(state, seen.me.name, seen.notes.pledge), state.appointment
+    if instance is None or not instance.in_recovery or not source or state.lease is not LeaseStatus.HELD:
+        return None
+    if held is None or instance.streaming or not instance.replay_waits or instance.silent_s < SILENT_LIMIT_S:
+        return None
+    if seen.postmaster is None or seen.postmaster.age_s < _RESTART_PAUSE_S or held.timeline not in instance.histories:
+        return None
+    others = instance.histories - {held.timeline}
+    dead = sorted(number for number in others if not descent(state.timelines, held.timeline, number))
+    if not dead:
+        return None
+    reason = f"it waits for timeline {dead[-1]}, which never became history, and {source} is on {held.timeline}"
+    return Decision(f"{reason}: start anew", (StopPostgres(StopMode.FAST),))

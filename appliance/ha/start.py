@@ -17,7 +17,7 @@ from appliance.ha.actions import (
     StopMode,
     StopPostgres,
 )
-from appliance.ha.facts import appointed, holds_lease, may_resume, me, needs_rebuild, same_cluster, strange
+from appliance.ha.facts import appointed, holds_lease, is_writable, may_resume, me, needs_rebuild, same_cluster, strange
 from appliance.ha.history import switch_point
 from appliance.ha.seen import DirectoryKind, JobSeen, Observation
 from appliance.ha.standby import upstream
@@ -180,6 +180,13 @@ def stop_for(seen: Observation, reason: str, policy: Policy) -> Decision:
     if seen.stopping_s > standby_stop_s(policy):
         return Decision(f"{reason}: not stopped after {seen.stopping_s:.0f} s", (StopPostgres(StopMode.IMMEDIATE),))
     return Decision(f"{reason}: stopping for {seen.stopping_s:.1f} s")
+
+
+def finish_stop(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:
+    """A standby's stop that was begun comes to its end, also where what it was begun for no longer shows."""
+    if seen.stopping_s is None or seen.postmaster is None or is_writable(seen):
+        return None
+    return stop_for(seen, "PostgreSQL is being stopped", policy)
 
 
 def start_standby(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:

@@ -44,6 +44,7 @@ from appliance.postgres.settings import (
     write_settings,
     write_standby_signal,
 )
+from appliance.postgres.shadows import remove_shadows
 from appliance.postgres.specs import Clone, Discard, InitdbOptions, Initialise, Rewind, Spec
 from appliance.postgres.validate import check_values
 
@@ -175,6 +176,7 @@ class LocalPostgres:
         self._config.postgresql.socket_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._guard.clean(self.data_dir)
         remove_stale_lock(self.data_dir, settings.socket)
+        remove_shadows(self.data_dir / "pg_wal")
         self.log_begin = self.log_file.stat().st_size if self.log_file.exists() else 0
         self._guard.start_postgres(
             server_argv(self.binaries, self.data_dir, settings, floor),

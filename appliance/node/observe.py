@@ -23,7 +23,7 @@ from appliance.ha.seen import (
     SenderSeen,
     SyncProgress,
 )
-from appliance.ha.standby import upstream
+from appliance.ha.standby import SILENT_LIMIT_S, upstream
 from appliance.ha.storage import may_hang, refusing, successors
 from appliance.ha.sync import to_load
 from appliance.node import watchdog
@@ -38,11 +38,11 @@ from appliance.postgres.control import ControlData, ControlState
 from appliance.postgres.credentials import REPLICATION_ROLE
 from appliance.postgres.directory import Directory, inspect, postmaster_pid
 from appliance.postgres.errors import SettingsError
-from appliance.postgres.history import read_history
+from appliance.postgres.history import read_history, real_histories
 from appliance.postgres.incarnation import NONE, Incarnation, stored_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
 from appliance.postgres.monitor import ORDER_LIMIT_S
-from appliance.postgres.segments import newest_timeline, oldest_lsn
+from appliance.postgres.segments import oldest_lsn, timeline_at
 
 LOOK_LIMIT_S = 0.5
 ROUND_LIMIT_S = LOOK_LIMIT_S + ORDER_LIMIT_S + 0.5
@@ -110,6 +110,7 @@ class Observer:
         self._answered_s = boottime_s()
         self._job_ended_s: float | None = None
         self._shut_down_s: float | None = None
+        self._source, self._silent_since_s = "", boottime_s()
         self._starts = StartWatch(local.log_file)
         self._checked_settings: tuple[object, ...] = ()
         self._settings_differ = False
@@ -186,18 +187,26 @@ class Observer:
         return replace(seen, settings_changed=changed)
 
     def _instance(self, answer: Answer, control: ControlData | None) -> InstanceSeen:
-        """What only the names of WAL segments tell.
+        """With what only the files in pg_wal tell.
 
         A standby whose receiver has ended is on the timeline of its WAL, not of its last restartpoint (R6). A primary
         says where its WAL begins when a member does not stream, which may have been away for too long (R15).
         """
-        seen = instance_seen(answer)
+        seen, now_s = instance_seen(answer), boottime_s()
         wal_dir = self._local.data_dir / "pg_wal"
+        if seen.streaming or seen.upstream != self._source:
+            self._source, self._silent_since_s = seen.upstream, now_s
         if control is not None and not seen.in_recovery and seen.idle_slots:
             return replace(seen, oldest_lsn=oldest_lsn(wal_dir, seen.lsn, control.wal_segment_bytes))
-        if not seen.in_recovery or seen.receiver_running or control is None:
+        if not seen.in_recovery or control is None:
             return seen
-        return replace(seen, timeline=max(seen.timeline, newest_timeline(wal_dir, seen.lsn, control.wal_segment_bytes)))
+        if not seen.receiver_running:
+            timeline = timeline_at(wal_dir, seen.lsn, control.wal_segment_bytes)
+            seen = replace(seen, timeline=max(seen.timeline, timeline))
+        silent_s = now_s - self._silent_since_s
+        if not seen.upstream or silent_s < SILENT_LIMIT_S:
+            return replace(seen, silent_s=silent_s)
+        return replace(seen, silent_s=silent_s, histories=real_histories(wal_dir, seen.timeline))
 
     def _without_guard(self) -> Postmaster | None:
         """A guard that does not answer is no proof that nothing runs: then the data directory is asked."""

@@ -53,6 +53,24 @@ def read_history(wal_dir: Path, timeline: int) -> tuple[TimelineSwitch, ...]:
         return ()
 
 
+def begins_at(history: tuple[TimelineSwitch, ...], *, after: int | None = None) -> int | None:
+    """Where the timeline of this history left its parent, or its ancestor `after`; None when it has none such.
+
+    A standby that was told of a timeline and promoted before it got there names it as its parent all the same, so a
+    later switch may lie before an earlier one: where the first of them left is where they part.
+    """
+    after = history[-1].timeline if history and after is None else after
+    if after not in {switch.timeline for switch in history}:
+        return None
+    return min(switch.switch_lsn for switch in history if switch.timeline >= after)
+
+
+def real_histories(wal_dir: Path, above: int) -> frozenset[int]:
+    """The timelines above `above` of which there is a history that is no placeholder."""
+    numbers = {int(match[1], 16) for path in wal_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
+    return frozenset(n for n in numbers if n > above and not _is_placeholder(history_path(wal_dir, n)))
+
+
 def place_placeholders(wal_dir: Path, own: int, assigned: int) -> tuple[int, ...]:
     """Make a promotion from timeline `own` pick `assigned`; the numbers that got a file.
 

@@ -1,7 +1,10 @@
-"""What names of WAL segments tell: which are there, and a standby's timeline, as no function of PostgreSQL 15 does."""
+"""Which WAL segments there are, and the timeline that WAL ends on, which PostgreSQL 15 does not tell of a standby."""
 
 import re
 from pathlib import Path
+
+from appliance.postgres.history import begins_at, read_history
+from appliance.postgres.pages import opened
 
 _WAL_ID_BYTES = 1 << 32
 _NAME = re.compile(r"[0-9A-F]{24}")
@@ -15,28 +18,48 @@ def segment_name(timeline: int, lsn: int, segment_bytes: int) -> str:
     return f"{timeline:08X}{high:08X}{low:08X}"
 
 
-def newest_timeline(wal_dir: Path, lsn: int, segment_bytes: int) -> int:
-    """The newest timeline that has the WAL before `lsn`; 0 when no segment holds it.
+def is_segment(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def timeline_at(wal_dir: Path, lsn: int, segment_bytes: int) -> int:
+    """The timeline of the last byte before `lsn`; 0 when no segment file holds it (R6).
 
     A receiver that went over to a new timeline writes its segment anew from the start, while the control file goes on
-    naming the old timeline until the next restartpoint. Up to where they part, both hold the same.
+    naming the old timeline until the next restartpoint. Up to where they part, both hold the same, and that is WAL of
+    the old one: a file of the new one decides only behind that place, and only if it reaches so far.
     """
     if lsn == 0:
         return 0
     place = segment_name(0, lsn, segment_bytes)[8:]
-    names = (path.name for path in wal_dir.glob(f"????????{place}"))
-    return max((int(name[:8], 16) for name in names), default=0)
+    paths = sorted((path for path in wal_dir.glob(f"????????{place}") if is_segment(path.name)), reverse=True)
+    held = [path for path in paths if _holds(path, lsn - 1)]
+    decisive = (int(path.name[:8], 16) for path in held if _begins(wal_dir, int(path.name[:8], 16)) < lsn)
+    return next(decisive, 0)
+
+
+def _holds(path: Path, lsn: int) -> bool:
+    with opened(path) as segment:
+        return segment is not None and segment.has(lsn)
+
+
+def _begins(wal_dir: Path, timeline: int) -> int:
+    """Where it left its parent; 0 for timeline 1 and where its history does not say."""
+    try:
+        return begins_at(read_history(wal_dir, timeline)) or 0
+    except ValueError:
+        return 0
 
 
 def highest_timeline(wal_dir: Path) -> int:
     """The highest that any WAL or history there is of; 0 when there is none."""
-    names = (path.name for path in wal_dir.iterdir() if _NAME.fullmatch(path.name) or _HISTORY.fullmatch(path.name))
+    names = (path.name for path in wal_dir.iterdir() if is_segment(path.name) or _HISTORY.fullmatch(path.name))
     return max((int(name[:8], 16) for name in names), default=0)
 
 
 def segment_numbers(wal_dir: Path, segment_bytes: int) -> set[int]:
     """On whatever timeline: recovery and walsenders take a segment from any timeline of their history."""
-    names = (path.name for path in wal_dir.iterdir() if _NAME.fullmatch(path.name))
+    names = (path.name for path in wal_dir.iterdir() if is_segment(path.name))
     return {int(name[8:16], 16) * (_WAL_ID_BYTES // segment_bytes) + int(name[16:], 16) for name in names}
 
 

@@ -129,11 +129,21 @@ class Field:
         return ((node, view) for node, view in views if view.get("quorum"))
 
     def remove(self, node: Node) -> bool:
-        """Whether it is no member now; a primary may not leave."""
+        """Whether it is no member now; a primary may not leave, unless it became one after it was to."""
         words = ("members", "remove", node.name, "--force", "--yes")
         self.insist(*words, codes=(Code.DONE, Code.REFUSED), but=node)
-        _, view = self.cluster.wait_until(lambda: next(self._with_quorum(node), None), ERRAND_LIMIT_S, "a quorum")
-        return node.name not in {member["name"] for member in view["members"]}
+
+        def settled() -> str | None:
+            _, view = next(self._with_quorum(node))
+            if node.name not in {member["name"] for member in view["members"]}:
+                return "gone"
+            if not any(one["code"] == "member.leaving" and one["member"] == node.name for one in view["problems"]):
+                return "stays"
+            if view["primary"] == node.name:
+                self.insist("switchover", "--yes", codes=(Code.DONE, Code.REFUSED), but=node)
+            return None
+
+        return self.cluster.wait_until(settled, ERRAND_LIMIT_S, f"{node.name} leaves or stays") == "gone"
 
     def join(self, node: Node) -> None:
         """A member that was removed comes back as a new one, with nothing of its own."""

@@ -286,7 +286,7 @@ class Observer:
             directory=directory,
             notes=notes,
             lease=lease,
-            postmaster=PostmasterSeen(1.0) if runs else None,
+            postmaster=PostmasterSeen(server.age_s if server is not None else 1.0) if runs else None,
             instance=instance,
             job=self._local.job.seen() if self._local.job is not None else None,
             answer_age_s=now_s - self._answered_s,

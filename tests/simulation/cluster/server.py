@@ -80,6 +80,9 @@ class Server:
     stopping: bool = False
     checkpoint_running: bool = False
     checkpoint_error: str | None = None
+    target: int = 0
+    """recoveryTargetTLI of a standby"""
+    silent_since_s: float = 0.0
 
     def begin(self):
         directory, world = self.directory, self.world
@@ -87,6 +90,8 @@ class Server:
         self.conf = self.session_conf = directory.conf
         self.upstream = directory.conf.upstream if self.standby else ""
         """the startup process's own primary_conninfo"""
+        self.target = max([self.wal.timeline, *self.wal.parents])
+        self.began_s = self.silent_since_s = world.now_s
         self.flag = self.conf.waits
         """the checkpointer's: whether commits wait at all (T7)"""
         self.commits = []
@@ -97,6 +102,10 @@ class Server:
     @property
     def ready(self):
         return self.alive and self.world.now_s >= self.ready_s and not self.stopping
+
+    @property
+    def age_s(self):
+        return self.world.now_s - self.began_s
 
     @property
     def answers(self):
@@ -224,6 +233,7 @@ class Server:
         upstream = self.directory.conf.upstream
         if upstream != self.upstream:
             self.upstream = upstream
+            self.silent_since_s = self.world.now_s
             self._end_receiver()
             self._connect()
 
@@ -238,7 +248,6 @@ class Server:
             link.last_s = self.world.now_s
             self.receiver = link
             source.links.append(link)
-            self.wal.take_history(source.wal)
             source._send(link)
             self._later(0.2, self._keep_alive, link)
             self.world.woken(self.host)
@@ -256,8 +265,20 @@ class Server:
         left = source.sendable if mine == theirs else source.wal.left_at(mine)
         if left is None or count > left:
             return False
+        self.wal.take_history(source.wal)
+        if mine != theirs and not self._goes_over_to(theirs):
+            return False
         self.world.checks.streams(self, source)
         return True
+
+    def _goes_over_to(self, timeline):
+        """rescanLatestTimeLine: the newest history there is has to go on from what was recovered to before."""
+        newest = max([self.target, *self.wal.parents])
+        if self.target not in self.wal.line(newest):
+            self.world.count("stuck on a dead timeline")
+            return False
+        self.target = newest
+        return timeline in self.wal.line(newest)
 
     @property
     def sendable(self):
@@ -284,6 +305,7 @@ class Server:
             return
         if batch[-1].timeline > target.wal.timeline:
             target.wal.take_history(self.wal)
+            target.target = max([target.target, *target.wal.parents])
         target.wal.records.extend(batch)
         link.sending = False
         target._flush()
@@ -361,6 +383,8 @@ class Server:
         end = wal.end_lsn if self.standby else lsn_of(wal.flushed)
         source = self.receiver
         files = self.directory.conf.upstream if self.standby else ""
+        if source is not None or not files:
+            self.silent_since_s = self.world.now_s
         return InstanceSeen(
             in_recovery=self.standby,
             timeline=wal.timeline,
@@ -376,6 +400,8 @@ class Server:
             senders=tuple(SenderSeen(link.member, lsn_of(link.flushed), link.streaming) for link in self.links),
             sync_version=conf.version,
             admits=conf.admits,
+            silent_s=self.world.now_s - self.silent_since_s if self.standby else 0.0,
+            histories=frozenset(n for n in wal.parents if n > wal.timeline) if self.standby else frozenset(),
         )
 
     def _must_answer(self):
@@ -433,7 +459,8 @@ class Server:
             return
         self._end_receiver()
         wal = self.wal
-        parent, timeline = wal.timeline, wal.timeline + 1
+        parent = max(self.target, wal.timeline)
+        timeline = parent + 1
         while timeline in wal.files:
             timeline += 1
         self.standby = False

@@ -108,6 +108,26 @@ def test_r9_an_appointed_node_that_stood_while_it_was_promoted_opens_late_and_ac
         world.checks.finish(world.primary())
 
 
+def test_r14_a_standby_that_was_told_of_a_timeline_which_never_became_history_comes_back():
+    """Its primary of timeline 2 was lost at once; the next one, which had not been told, left timeline 1."""
+    world = World(1, "directed", profile=Profile("directed", hosts=5, document=of_mode("quorum").document))
+    with world.formed():
+        world.until(lambda: world.problem() == "", 20)
+        first = world.primary().host
+        world.power_off(first, restart=False)
+        while not (told := [host for host in world.hosts.values() if host.server and host.server.target == 2]):
+            world.schedule.run(world.now_s + 0.0005)
+        stuck, second = told[0].server, world.hosts[told[0].server.upstream]
+        alone(world, second)
+        world.power_off(second, restart=False)
+        world.until(lambda: world.counts["stuck on a dead timeline"], 30)
+        world.faults.heal()
+        for host in (first, second):
+            world.start(host.name)
+        world.until(lambda: world.problem() == "", 60)
+        assert not stuck.alive
+
+
 def promotes(host, epoch):
     return host.node is not None and host.node.loop._said == ("promote", f"appointed in epoch {epoch}")
 

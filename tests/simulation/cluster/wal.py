@@ -48,13 +48,17 @@ class Wal:
 
     def left_at(self, timeline):
         """How many records of `timeline`, one of its ancestors, this WAL's history has; None: no ancestor of it."""
-        step = self.timeline
-        while step in self.parents:
-            parent, count = self.parents[step]
-            if parent == timeline:
-                return count
-            step = parent
-        return None
+        line = self.line(self.timeline)
+        if timeline not in line[1:]:
+            return None
+        return min(self.parents[step][1] for step in line[: line.index(timeline)])
+
+    def line(self, timeline):
+        """`timeline` and its ancestors as far as they are known, newest first."""
+        line = [timeline]
+        while line[-1] in self.parents:
+            line.append(self.parents[line[-1]][0])
+        return line
 
     def take_history(self, source):
         """A receiver fetches the history files between its own timeline and its source's."""

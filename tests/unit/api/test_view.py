@@ -188,6 +188,14 @@ DEGRADED = {
 }
 
 
+@pytest.mark.parametrize(("name", "hint"), [("pg3", "when no commit waits for it"), ("pg1", "`appliance switchover`")])
+def test_who_is_to_leave_and_cannot_yet_is_shown_with_what_lets_it(name, hint):
+    members = {**state().members, name: replace(state().members[name], leaving=True)}
+    (found,) = (f for f in look(published(state=state(members=members))).problems if f.code == "member.leaving")
+    assert (found.severity, found.member) == ("degraded", name)
+    assert hint in found.hint
+
+
 BACK = "the others do not take pg1 for a member: `appliance members add pg1` on one of them if it is to come back"
 
 

@@ -248,6 +248,8 @@ def some_observation(present, tape):
         sync_version=tape.pick(present.sync_now.version, present.sync_now.version, 0),
         refuses_writes=tape.pick(False, False, True),
         admits=tape.pick(True, False),
+        silent_s=tape.pick(9.0, 9.0, 0.0),
+        histories=frozenset(range(1, present.highest_timeline + tape.pick(2, 2, 1))),
     )
     opened_lsn = tape.pick(lsn, lsn, None)
     notes = Notes(
@@ -268,12 +270,12 @@ def some_observation(present, tape):
         directory=on_disk,
         notes=notes,
         lease=tape.pick(lease, lease, None),
-        postmaster=PostmasterSeen(5.0) if running else None,
+        postmaster=PostmasterSeen(50.0) if running else None,
         instance=tape.pick(answer, answer, answer, None) if running else None,
         job=tape.pick(None, None, None, None, work) if not running else None,
         opened_lsn=opened_lsn,
         answer_age_s=tape.pick(0.0, 0.0, 20.0, 100.0),
-        stopping_s=tape.pick(None, None, 1.0, 90.0) if running else None,
+        stopping_s=tape.pick(*[None] * 6, 1.0, 90.0) if running else None,
         promoting_s=tape.pick(None, None, 0.5, 9.0) if running and recovering else None,
         wall_time=AT,
         contact_s=tape.pick(0.1, 0.1, None),

@@ -90,6 +90,15 @@ OPENED = replace(
     appointment=replace(APPOINTED.appointment, opened=True),
     timelines=(*state().timelines, Timeline(3, 5, "pg2", 2, LSN)),
 )
+FORKED = replace(
+    state(),
+    appointment=replace(state().appointment, timeline=4),
+    timelines=(*state().timelines, Timeline(3, 5, "pg3", 2, LSN), Timeline(4, 6, "pg1", 2, LSN)),
+)
+"""Timeline 3 is dead: 4 left 2 as well."""
+ASTRAY = standby(
+    instance=instance(streaming=False, receiver_running=False, silent_s=3.0, histories=frozenset({3, 4})),
+)
 WINNER = voter("pg2", lease=LeaseSeen(5, 5.0))
 NEW_PRIMARY = primary(
     "pg2",
@@ -176,12 +185,14 @@ CASES = {
     ),
     "rebuild": (REBUILDING, LOST, [Rewind("pg2", 3)]),
     "start_standby": (state(), stopped(standby()), [StartStandby("pg1")]),
+    "finish_stop": (state(), standby(stopping_s=9.0), [StopPostgres(StopMode.IMMEDIATE)]),
     "follow": (OPENED, voter("pg3"), [Follow("pg2")]),
     "left_behind": (
         state(),
         standby(instance=instance(streaming=False, receiver_running=False), source_oldest_lsn=LSN + 1),
         [NoteNeedsClone()],
     ),
+    "leave_dead_timeline": (FORKED, ASTRAY, [StopPostgres(StopMode.FAST)]),
     "refuse_writes": (
         state(),
         primary(storage=StorageSeen(PlaceSeen(free_bytes=1 << 20, total_bytes=1 << 40))),
@@ -684,6 +695,34 @@ def test_r15_a_standby_whose_wal_is_gone_at_its_primary_is_cloned_and_no_other()
         replace(behind, instance=replace(behind.instance, replay_waits=False)),
     ):
         assert actions(state(), fine) == []
+
+
+def test_r14_a_standby_that_waits_for_a_dead_timeline_is_started_anew_and_no_other():
+    said = lambda **changes: replace(ASTRAY, instance=replace(ASTRAY.instance, **changes))  # noqa: E731
+
+    assert decide(FORKED, ASTRAY, POLICY).because == (
+        "it waits for timeline 3, which never became history, and pg1 is on 4: start anew"
+    )
+    for fine in (
+        said(streaming=True),
+        said(replay_waits=False),
+        said(silent_s=2.9),
+        said(histories=frozenset({4})),
+        said(histories=frozenset({3})),  # without the primary's history a start would take the same one again
+        replace(ASTRAY, postmaster=PostmasterSeen(9.9)),
+    ):
+        assert actions(FORKED, fine) == []
+    assert actions(replace(FORKED, lease=LeaseStatus.CONTESTED), ASTRAY) == []
+    child = replace(FORKED, timelines=(*FORKED.timelines[:-1], Timeline(4, 6, "pg1", 3, LSN)))
+    assert actions(child, ASTRAY) == [], "3 is on the way to 4"
+
+
+def test_a_stop_of_a_standby_that_was_begun_comes_to_its_end_whatever_it_was_for():
+    stopping = standby(stopping_s=1.0)
+
+    assert decide(state(), stopping, POLICY).rule == "finish_stop"
+    assert actions(state(), stopping) == []
+    assert actions(state(), replace(stopping, stopping_s=6.0, instance=None)) == [StopPostgres(StopMode.IMMEDIATE)]
 
 
 def test_a_standby_that_answers_nobody_is_told_of_another_primary():

@@ -249,7 +249,7 @@ def test_decide_keeps_every_promise(choices):
 def test_decide_keeps_every_promise_over_many_random_situations():
     spoke = set()
     for seed in range(40_000):
-        tape = Tape(Random(seed).randbytes(160))
+        tape = Tape(Random(seed).randbytes(176))
         present = some_state(tape)
         spoke.add(check(present, some_observation(present, tape)).rule)
     assert spoke >= NAMES_OF_RULES - {"initialise"}, "a rule that never spoke was not tried"

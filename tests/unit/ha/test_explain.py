@@ -125,6 +125,8 @@ def test_a_node_without_a_majority_says_that_it_decides_nothing_and_what_it_know
         (synchronous(), heard(report("pg2")), "quorum.votes_missing", "1 of 2 needed votes of pg2, pg3"),
         (with_members(state(), member("pg3", tags={"failover_priority": 2})), ALL, "candidate.after",
          "pg3 has the higher failover_priority"),
+        (with_members(state(), member("pg2", leaving=True, tags={"failover_priority": 9})), ALL, "candidate.after",
+         "pg3 is not about to leave the cluster"),
         (vacant(), STANDBYS, "candidate.next", "there is no primary; it would be appointed now"),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value and " " not in value else "",

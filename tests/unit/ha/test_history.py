@@ -56,6 +56,18 @@ def test_a_switch_point_that_was_never_recorded_sends_nodes_of_the_parent_timeli
     assert standing(branched(unrecorded), 4, 300) is Standing.ANCESTOR
 
 
+def test_a_parent_that_was_never_reached_parts_where_its_child_began():
+    """PostgreSQL names what a standby was told of as its parent, though it was promoted before it got there."""
+    early = (*TREE[:3], Timeline(4, 4, "pg1", 2, 80), TREE[4])
+
+    assert standing(branched(early), 1, 80) is Standing.ANCESTOR
+    assert standing(branched(early), 1, 81) is Standing.DIVERGED
+    unrecorded = (TREE[0], Timeline(2, 2, "pg2", 1), *TREE[2:])
+    assert standing(branched(unrecorded), 1, 10) is Standing.DIVERGED
+    between = (TREE[0], TREE[1], Timeline(4, 4, "pg1", 2), TREE[4])
+    assert standing(branched(between), 1, 10) is Standing.DIVERGED
+
+
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 50)), min_size=1, max_size=8), st.integers(0, 9))
 def test_any_history_with_parents_below_their_children_has_an_end(steps, ancestor):
     timelines = tuple(Timeline(n, n, "pg1", parent % n, lsn) for n, (parent, lsn) in enumerate(steps, start=1))
