@@ -27,6 +27,8 @@ class Clause:
     after: tuple[str, ...] = ()
     """steps that lead to where it matters"""
     late_reports: bool = False
+    twin: Patch | None = None
+    """what guards the same and is left out with it; without that alone nothing happens, since this clause holds"""
 
 
 def rule_without(name: str, lie: Callable) -> Patch:
@@ -187,6 +189,44 @@ def _keeps_holders(rebuild):
     return accept
 
 
+def _next_in_line(change):
+    """As if what it names were the next version."""
+
+    def accept(state, command):
+        before = replace(state.sync_now, version=command.version - 1)
+        return change(replace(state, sync=(*state.sync[:-1], before)), command)
+
+    return accept
+
+
+def _more_than_it_has(cast_vote):
+    def vote(state, seen):
+        said = cast_vote(state, seen)
+        return said and replace(said, position=replace(said.position, lsn=said.position.lsn + 1))
+
+    return vote
+
+
+def _with_the_wal(promote):
+    def rule(state, seen, policy):
+        held, instance = state.appointment, seen.instance
+        if held is not None and instance is not None and instance.in_recovery:
+            start = held.start
+            instance = replace(instance, timeline=max(instance.timeline, start.timeline), lsn=start.lsn)
+        return promote(state, replace(seen, instance=instance), policy)
+
+    rule.__name__ = "promote"
+    return rule
+
+
+def _of_any_data(eligible):
+    def counts(state, vote):
+        member = state.members.get(vote.node)
+        return eligible(state, vote if member is None else replace(vote, incarnation=member.incarnation))
+
+    return counts
+
+
 OPEN = "raft leader: OpenElection"
 APPOINT_N1 = "raft leader: Appoint…node='n1'…node='n1'…node='n2'…wanted=SyncSet(k=1, members=frozenset({'n2'})"
 FAILOVER = (OPEN, *of("n1", VOTES), *of("n2", VOTES), APPOINT_N1)
@@ -213,6 +253,9 @@ AHEAD = (
 def _of_any_position(confirming):
     return lambda instance, lsn: frozenset(sender.member for sender in instance.senders)
 
+
+REBUILDS_NEVER = everywhere("needs_rebuild", constant(None), facts, decide, start)
+"""A node takes whatever data it finds for its own; the others see by the incarnation that it is not."""
 
 CLAUSES: Mapping[str, Clause] = {
     "R5a: who is appointed again with more than others have opens gated": Clause(
@@ -282,6 +325,13 @@ CLAUSES: Mapping[str, Clause] = {
         "appointed",
         after=(*FAILOVER, "n2: host crashes", "n2: notes are lost"),
     ),
+    "R5: never opens without the WAL of the winning vote": Clause(
+        rule_without("promote", _with_the_wal),
+        Budget(elections=1),
+        "R5",
+        after=FAILOVER,
+        twin=everywhere("cast_vote", _more_than_it_has, report),
+    ),
     "R6: the receiver is gone before the vote": Clause(
         everywhere("cast_vote", _vote_with(receiver_running=False, upstream=""), report),
         Budget(elections=1),
@@ -346,6 +396,15 @@ CLAUSES: Mapping[str, Clause] = {
         everywhere("may_appoint", constant(None), elections),
         Budget(elections=1, writes=1),
         "next",
+    ),
+    "R7: the previous primary counts with the data that it was appointed with": Clause(
+        everywhere("suffice", _primary_of_any_data, synchronous),
+        Budget(elections=1, crashes=1, writes=1, copies=1),
+        "appointed",
+        listed=(NONE,),
+        nodes=2,
+        after=("n0 writes", "n0: host crashes", "n0: an older copy"),
+        twin=together(REBUILDS_NEVER, everywhere("eligible", _of_any_data, elections)),
     ),
     "R7a: until it is final what sufficed before is asked for too": Clause(
         everywhere("suffice", _next_is_enough, synchronous),
@@ -431,11 +490,31 @@ CLAUSES: Mapping[str, Clause] = {
             "raft leader: ChangeSync(epoch=1, version=3, wanted=SyncSet(k=1, members=frozenset({'n2'})",
         ),
     ),
+    "R8: a change names the version after the newest (T8)": Clause(
+        everywhere("change", _next_in_line, synchronous),
+        Budget(changes=2, late=1, writes=1),
+        "next",
+        after=(
+            f"raft leader, late{TO_N1.removeprefix('raft leader')}",
+            TO_N1.replace("n1", "n2"),
+            *(step.replace("n1", "n2") for step in SETTLES),
+            "n0 settle_sync…in force",
+        ),
+    ),
     "R8: an agent never loads a lower version (T8)": Clause(
         everywhere("behind", constant(None), decide),
         Budget(changes=1, crashes=1),
         "listed",
         after=(TO_N1, *SETTLES, "n0 settle_sync…in force", "n0: agent restarts at 0"),
+    ),
+    "R13: a vote counts with the data that the cluster knows": Clause(
+        everywhere("eligible", _of_any_data, elections),
+        Budget(elections=1, crashes=1, writes=1, copies=1),
+        "appointed",
+        listed=(ONE,),
+        nodes=2,
+        after=("n0 writes", "n1 receives", "n1: host crashes", "n1: an older copy"),
+        twin=REBUILDS_NEVER,
     ),
     "R13: no rebuild while in a set, nor of the appointed": Clause(
         everywhere("_rebuild", _rebuild_at_once, apply),

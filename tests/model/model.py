@@ -343,6 +343,9 @@ class Model:
             empty = node._replace(wal=(), incarnation="", was_primary=False)
             yield f"{name}: data directory is lost", spend(with_node(world, i, empty), losses=1)
             yield f"{name}: notes are lost", spend(with_node(world, i, notes_lost(node)), losses=1)
+        if world.left.copies and len(node.wal) > 1:
+            copy = node._replace(wal=node.wal[:-1], incarnation="copy")
+            yield f"{name}: an older copy of its data is put back", spend(with_node(world, i, copy), copies=1)
 
     def _leader(self, world: World) -> Iterator[Step]:
         state = self.state(world.log)

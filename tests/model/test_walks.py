@@ -12,7 +12,7 @@ from tests.model.search import walk
 from tests.model.world import Budget, agreed, running, sync_set
 
 SEEDS, STEPS = 25, 200
-PLENTY = Budget(writes=8, elections=6, changes=8, crashes=6, deaths=1, losses=1, cuts=4, late=4)
+PLENTY = Budget(writes=8, elections=6, changes=8, crashes=6, deaths=1, losses=1, copies=1, cuts=4, late=4)
 
 
 @dataclass(frozen=True, slots=True)

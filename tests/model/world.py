@@ -103,6 +103,8 @@ class Budget(NamedTuple):
     deaths: int = 0
     losses: int = 0
     """of a data directory, or of notes"""
+    copies: int = 0
+    """an older copy of a data directory is put in its place, which is another incarnation"""
     cuts: int = 0
     """connections of a standby"""
     late: int = 0

@@ -8,7 +8,8 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.processes import send
 
-QUORUM = {"bootstrap": {"config": {"ttl": "6s"}, "application": {"user": "app", "database": "app"}}}
+APPLICATION = {"user": "app", "database": "app"}
+QUORUM = {"bootstrap": {"config": {"ttl": "6s"}, "application": APPLICATION}}
 """Commits wait for a standby: the default."""
 
 
@@ -152,3 +153,47 @@ def test_where_two_of_three_are_gone_for_good_recovery_and_an_accepted_loss_go_o
         assert done.returncode == 0, done.stderr
         left.sql("INSERT INTO told VALUES ('left')")
         assert json.loads(left.command("history", "-o", "json").stdout)[0]["lost"]["refusal"] == "quorum.votes_missing"
+
+
+def test_where_the_primary_and_all_who_vouch_for_it_are_gone_a_person_states_that_it_is_stopped():
+    """R16: nobody who is left can see that it does not go on. n2 alone was waited for; n3 and n4 are the majority."""
+    config = {"config": {"ttl": "6s", "failsafe_mode": True, "synchronous_mode": "on"}, "application": APPLICATION}
+    with Cluster(4, config={"bootstrap": config}, roles={"n2": "learner", "n4": "witness"}) as cluster:
+        cluster["n2"].config["tags"] = {"sync_priority": 2}
+        lost, left = cluster["n1"], cluster["n3"]
+        assert cluster.up().wait_whole() is lost
+        cluster.wait_until(lambda: sync(lost) == (["n2"], True, True), 20, "n2 alone is waited for, and vouches")
+        name = lost.view()["name"]
+        lost.sql("CREATE TABLE told (by text)")
+        for node in (cluster["n2"], lost):
+            node.lose_host()
+        blocked = lambda: explained(left)["failover"]["code"] == "quorum.votes_missing"  # noqa: E731
+        cluster.wait_until(blocked, 30, "it is explained why nobody is elected")
+
+        lossy = ("failover", "--to", left.name, "--allow-data-loss")
+        shown = left.command(*lossy, "--dry-run").stdout
+        assert f"{lost.name} may be writable on the word of n2" in shown
+        assert f"With --stopped {lost.name} you state that it is stopped" in shown
+        for words, why in (
+            ((), f"only you can know that {lost.name} is stopped"),
+            (("--stopped", "n2"), "loss.stopped: n2 is not the last primary, n1 is"),
+            (("--stopped", "n9"), "loss.stopped: n9 is no member; the last primary is n1"),
+        ):
+            refused = left.command(*lossy, "--yes", "--cluster", name, *words)
+            assert (refused.returncode, why in refused.stderr) == (4, True), refused
+        told = json.loads(left.command(*lossy, "--dry-run", "-o", "json").stdout)["prospect"]
+        body = {"to": left.name, "allow_data_loss": True, "cluster": name, "accepts": told["accepts"]}
+        assert left.post("failovers", body).body["code"] == "loss.stopped"
+        assert not left.writable()
+
+        done = left.command(*lossy, "--yes", "--cluster", name, "--stopped", lost.name)
+        assert done.returncode == 0, done.stderr
+        left.sql("INSERT INTO told VALUES ('left')")
+        entry = json.loads(left.command("history", "-o", "json").stdout)[0]
+        assert entry["lost"]["stopped"] == lost.name
+
+
+def sync(node):
+    """Who is waited for, whether they vouch, and whether that is final."""
+    said = node.view()["sync"]
+    return said["members"], said["failsafe"], said["settled"]

@@ -133,6 +133,26 @@ def test_r8_a_standby_that_dies_holds_commits_up_for_a_moment_only():
         assert cluster.wait_whole() is primary
 
 
+def test_r8_a_standby_that_led_raft_holds_commits_up_for_less_than_both_waits_together():
+    """Each commit waits for it (k = 2). Whoever leads next need not wait for its report as long as for a silent one."""
+    timeout_s = 2 * FAILURE_TIMEOUT_S
+    settings = {"ttl": "12s", "failure_timeout": f"{timeout_s:g}s", "synchronous_node_count": 2}
+    with Cluster(3, settings=settings) as cluster:
+        primary = cluster.up().wait_whole()
+        lost = cluster.standbys()[0]
+        cluster.wait_until(lambda: waited_for(cluster) == (2, {n.name for n in cluster.standbys()}), 15, "both")
+        cluster.lead(lost)
+        with Ledger(cluster) as ledger:
+            ledger.wait_for_writes(10)
+            lost.lose_host()
+            ledger.wait_for_writes(15, more=100)
+            longest_s = ledger.audit(primary).longest_gap_s()
+        print(f"the longest commit took {longest_s:.1f} s")
+        assert 1 < longest_s < timeout_s + 1
+        lost.start()
+        assert cluster.wait_whole() is primary
+
+
 def longest_wait_s(cluster, until_s):
     """Of commits one after the other, for so long."""
     primary, longest_s, begun_s = cluster.primary(), 0.0, time.monotonic()
