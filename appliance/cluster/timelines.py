@@ -18,8 +18,8 @@ def descent(timelines: tuple[Timeline, ...], timeline: int, ancestor: int) -> tu
 def parted_at(steps: tuple[Timeline, ...]) -> int | None:
     """How far the ancestor's WAL is the descendant's too; None where a step was never recorded, or there is none.
 
-    A standby that was promoted before it came to a timeline it had been told of names that as its parent all the same:
-    its switch then lies before its parent's, and the earliest counts.
+    A later switch may lie before an earlier one, as PostgreSQL's own histories have it (`postgres/history.py`): the
+    earliest counts.
     """
     points = [step.switch_lsn for step in steps if step.switch_lsn is not None]
     return min(points) if points and len(points) == len(steps) else None

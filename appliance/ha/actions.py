@@ -135,6 +135,13 @@ class ForgetIncarnation:
 
 
 @dataclass(frozen=True, slots=True)
+class SettleHistory:
+    """R14: the new primary's history names no timeline that has no WAL, before anybody reads it."""
+
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
 class CreateSlots:
     members: tuple[str, ...]
 
@@ -191,6 +198,7 @@ Action = (
     | FinishJob
     | DiscardReplaced
     | ForgetIncarnation
+    | SettleHistory
     | CreateSlots
     | DropSlots
     | ShowSync

@@ -24,6 +24,7 @@ from appliance.ha.actions import (
     Pledge,
     Promote,
     Propose,
+    SettleHistory,
     StopMode,
     StopPostgres,
 )
@@ -134,8 +135,8 @@ def record_promotion(state: ClusterState, seen: Observation, policy: Policy) -> 
         return Decision(f"reads the history of timeline {held.timeline}")
     slots = _missing_slots(state, seen)
     command = Promoted(held.epoch, seen.me.name, held.timeline, left.timeline, left.lsn, seen.wall_time)
-    actions = (*((CreateSlots(slots),) if slots else ()), Propose(command))
-    return Decision(f"opened on timeline {held.timeline}", actions)
+    created = (CreateSlots(slots),) if slots else ()
+    return Decision(f"opened on timeline {held.timeline}", (SettleHistory(held.timeline), *created, Propose(command)))
 
 
 def settle_incarnation(state: ClusterState, seen: Observation, policy: Policy) -> Decision | None:

@@ -22,6 +22,7 @@ from appliance.ha.actions import (
     MarkWal,
     NoteFenced,
     Promote,
+    SettleHistory,
     StartPrimary,
     StartStandby,
     StopMode,
@@ -53,6 +54,7 @@ _NEEDS_DISK = (
     MarkDirectory,
     MarkWal,
     Promote,
+    SettleHistory,
     StartPrimary,
     StartStandby,
 )

@@ -39,6 +39,7 @@ from appliance.ha.actions import (
     Promote,
     Propose,
     Rewind,
+    SettleHistory,
     ShowSync,
     StartPrimary,
     StartStandby,
@@ -183,6 +184,8 @@ class Executor:
                 self._local.discard_replaced()
             case ForgetIncarnation():
                 forget_incarnation(self._local.data_dir)
+            case SettleHistory(timeline):
+                return self._local.settle_history(timeline)
             case CreateSlots(members):
                 for member in members:
                     self._local.monitor.create_slot(slot_name(member))

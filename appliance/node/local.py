@@ -29,7 +29,7 @@ from appliance.postgres.copies import replaced, settle
 from appliance.postgres.credentials import REPLICATION_ROLE, REWIND_ROLE, Credentials, write_passfile
 from appliance.postgres.directory import inspect, postmaster_pid, remove_stale_lock
 from appliance.postgres.files import remove_durably, write_if_changed
-from appliance.postgres.history import place_placeholders, remove_placeholders_above_real
+from appliance.postgres.history import place_placeholders, remove_placeholders_above_real, settle_history
 from appliance.postgres.jobs import Job
 from appliance.postgres.monitor import Monitor
 from appliance.postgres.settings import (
@@ -204,6 +204,10 @@ class LocalPostgres:
         self._guard.set_deadline(deadline)
         place_placeholders(self.data_dir / "pg_wal", own, assigned)
         self.monitor.promote()
+
+    def settle_history(self, timeline: int) -> bool:
+        """Whether it had to be written (R14)."""
+        return settle_history(self.data_dir / "pg_wal", timeline)
 
     def initialise(self, state: ClusterState, policy: Policy) -> None:
         """initdb with roles and a first start, as a job; the passwords are made here and stored first."""

@@ -38,7 +38,7 @@ from appliance.postgres.control import ControlData, ControlState
 from appliance.postgres.credentials import REPLICATION_ROLE
 from appliance.postgres.directory import Directory, inspect, postmaster_pid
 from appliance.postgres.errors import SettingsError
-from appliance.postgres.history import read_history, real_histories
+from appliance.postgres.history import read_history, real_histories, without_empty
 from appliance.postgres.incarnation import NONE, Incarnation, stored_incarnation
 from appliance.postgres.instance import InstanceSeen as Answer
 from appliance.postgres.monitor import ORDER_LIMIT_S
@@ -273,7 +273,10 @@ class Observer:
             history = read_history(self._local.data_dir / "pg_wal", held.timeline)
         except (OSError, ValueError):  # unreadable, or half written: unknown, not absent; looked at again
             return {}
-        return {held.timeline: Position(history[-1].timeline, history[-1].switch_lsn)} if history else {}
+        if not history:
+            return {}
+        left = without_empty(history)[-1]
+        return {held.timeline: Position(left.timeline, left.switch_lsn)}
 
     def _differ(self, state: ClusterState, policy: Policy, notes: Notes, instance: InstanceSeen, *, hung: bool) -> bool:
         """Compare files with their rendering when what they are rendered from has changed, not at every look.

@@ -1,13 +1,14 @@
 """Timeline history files, and the placeholders that keep a timeline number from being used twice (safety R14).
 
-PostgreSQL's own files are never changed or removed; a placeholder says in its text that it is one.
+Of PostgreSQL's own files only that of a new primary's timeline is ever changed, before anybody has read it; a
+placeholder says in its text that it is one.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.cluster.lsn import parse_lsn
+from appliance.cluster.lsn import format_lsn, parse_lsn
 from appliance.postgres.errors import PostgresError
 from appliance.postgres.files import sync_directory, write_atomically
 
@@ -53,11 +54,40 @@ def read_history(wal_dir: Path, timeline: int) -> tuple[TimelineSwitch, ...]:
         return ()
 
 
+def without_empty(history: tuple[TimelineSwitch, ...]) -> tuple[TimelineSwitch, ...]:
+    """Without ancestors that ended where, or before, they began: what came after them left the one before.
+
+    A standby that was told of a timeline, and promoted before it came there, names it as its parent all the same.
+    """
+    real = list[TimelineSwitch]()
+    for switch in history:
+        timeline = switch.timeline
+        while real and switch.switch_lsn <= real[-1].switch_lsn:
+            timeline = real.pop().timeline
+        real.append(TimelineSwitch(timeline, switch.switch_lsn))
+    return tuple(real)
+
+
+def settle_history(wal_dir: Path, timeline: int) -> bool:
+    """Of a new primary's timeline, before anybody follows (R14): only ancestors that have WAL. Whether it was written.
+
+    A walsender looks for the last segment of a timeline in a file of the next one that the history names; where that
+    has none, whoever lacks some of the last segment would never get it. The WAL says nothing of an empty timeline.
+    """
+    history = read_history(wal_dir, timeline)
+    real = without_empty(history)
+    if real == history:
+        return False
+    lines = (f"{switch.timeline}\t{format_lsn(switch.switch_lsn)}\tsettled by pg-appliance\n" for switch in real)
+    write_atomically(history_path(wal_dir, timeline), "".join(lines))
+    return True
+
+
 def begins_at(history: tuple[TimelineSwitch, ...], *, after: int | None = None) -> int | None:
     """Where the timeline of this history left its parent, or its ancestor `after`; None when it has none such.
 
-    A standby that was told of a timeline and promoted before it got there names it as its parent all the same, so a
-    later switch may lie before an earlier one: where the first of them left is where they part.
+    A primary that was lost right after its promotion may have left a history that is not settled (`without_empty`):
+    where the first of them left is where they part.
     """
     after = history[-1].timeline if history and after is None else after
     if after not in {switch.timeline for switch in history}:

@@ -30,6 +30,7 @@ from appliance.ha.actions import (
     Promote,
     Propose,
     Rewind,
+    SettleHistory,
     ShowSync,
     StartPrimary,
     StartStandby,
@@ -244,7 +245,9 @@ class Model:
         decision, name = self.look(world, i).decision, self.names[i]
         said = f"{name} {decision.rule} ({decision.because})"
         now = world
-        for count, action in enumerate(decision.actions):
+        # there are no history files here: a record says which timeline it is of
+        actions = [action for action in decision.actions if not isinstance(action, SettleHistory)]
+        for count, action in enumerate(actions):
             if count and world.left.crashes:
                 killed = with_node(now, i, now.nodes[i]._replace(progress=NO_PROGRESS))
                 yield f"{said}: killed after {count}", spend(killed, crashes=1)

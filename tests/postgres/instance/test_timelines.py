@@ -8,7 +8,7 @@ from appliance.cluster.lsn import format_lsn
 from appliance.cluster.state import ClusterState
 from appliance.node.config import NodeConfig
 from appliance.node.local import LocalPostgres
-from appliance.postgres.history import history_path, read_history
+from appliance.postgres.history import history_path, read_history, settle_history
 from appliance.postgres.segments import segment_name, timeline_at
 from appliance.postgres.shadows import remove_shadows
 from tests.postgres.instance.test_follow import standby_of
@@ -135,3 +135,40 @@ def test_a_standby_that_waits_for_a_dead_timeline_streams_when_it_is_started_ane
     assert second.value("SELECT count(*) FROM public.t") == "1"
     seen = node.look().instance
     assert (seen.silent_s, seen.histories) == (0.0, frozenset())
+
+
+def test_a_history_is_mended_before_anybody_follows_who_could_not(primary, member):
+    """The new primary was told of timeline 2 and has no WAL of it: PostgreSQL looks for the end of 1 in a file of 2."""
+    second, third = standby_of(member, "pg2", primary), standby_of(member, "pg3", primary)
+    third.caught_up(primary)
+    third.follow(None)
+    third.reload()
+    third.until(lambda seen: seen.receiver is None)
+    primary.sql("CREATE TABLE public.t AS SELECT 1 AS id")
+    end = second.caught_up(primary).position_lsn
+    primary.crash()
+    second.stop()
+    told_of(second, 2, 1, end)
+    second.follow(None)
+    second.start(standby=True)
+    second.until(lambda seen: seen.replay_waits)
+    second.promote(3)
+    wal_dir = second.data_dir / "pg_wal"
+    assert [switch.timeline for switch in read_history(wal_dir, 3)] == [1, 2]
+
+    third.follow(second)
+    third.reload()
+    time.sleep(2)
+    assert not third.seen().streaming
+    assert "has already been removed" in third.log()
+    third.follow(None)
+    third.reload()
+    settle_history(wal_dir, 3)
+    assert [switch.timeline for switch in read_history(wal_dir, 3)] == [1]
+    third.stop()
+    third.start(standby=True)
+    third.follow(second)
+    third.reload()
+    third.until(lambda seen: seen.streaming)
+    third.caught_up(second)
+    assert third.value("SELECT count(*) FROM public.t") == "1"

@@ -212,6 +212,9 @@ class Local:
         self._mortal()
         self._server().promote()
 
+    def settle_history(self, timeline):
+        return self.host.directory.wal.settle(timeline)
+
     def end_stray(self, pid):
         server = self.host.server
         if server is not None and server.pid == pid:

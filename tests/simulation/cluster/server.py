@@ -263,7 +263,7 @@ class Server:
         if mine > theirs or not all(n in source.wal.files for n in range(mine + 1, theirs + 1)):
             return False
         left = source.sendable if mine == theirs else source.wal.left_at(mine)
-        if left is None or count > left:
+        if left is None or count > left or (count < left and source.lacks_a_file(mine)):
             return False
         self.wal.take_history(source.wal)
         if mine != theirs and not self._goes_over_to(theirs):
@@ -279,6 +279,16 @@ class Server:
             return False
         self.target = newest
         return timeline in self.wal.line(newest)
+
+    def lacks_a_file(self, timeline):
+        """A walsender reads the last segment of a timeline in the file of the next one, which is to have some WAL."""
+        line = self.wal.line(self.wal.timeline)
+        following = line[: max(0, line.index(timeline))]
+        ends = [self.wal.parents[child][1] for child in reversed(following)]
+        missing = len(ends) > 1 and ends[1] <= ends[0]
+        if missing:
+            self.world.count("asked for a file that nobody wrote")
+        return missing
 
     @property
     def sendable(self):

@@ -53,6 +53,14 @@ class Wal:
             return None
         return min(self.parents[step][1] for step in line[: line.index(timeline)])
 
+    def settle(self, timeline):
+        """Ancestors without a record are left out of its history."""
+        parent, count = self.parents[timeline]
+        while parent in self.parents and count <= self.parents[parent][1]:
+            parent = self.parents[parent][0]
+        changed, self.parents[timeline] = (parent, count) != self.parents[timeline], (parent, count)
+        return changed
+
     def line(self, timeline):
         """`timeline` and its ancestors as far as they are known, newest first."""
         line = [timeline]

@@ -48,6 +48,7 @@ from appliance.ha.actions import (
     Promote,
     Propose,
     Rewind,
+    SettleHistory,
     ShowSync,
     StartPrimary,
     StartStandby,
@@ -172,7 +173,7 @@ CASES = {
     "record_promotion": (
         APPOINTED,
         replace(NEW_PRIMARY, instance=replace(NEW_PRIMARY.instance, slots=frozenset())),
-        [CreateSlots(("pg1", "pg3")), Propose(Promoted(5, "pg2", 3, 2, LSN + 8))],
+        [SettleHistory(3), CreateSlots(("pg1", "pg3")), Propose(Promoted(5, "pg2", 3, 2, LSN + 8))],
     ),
     "give_up": (state(), primary(answer_age_s=61.0, instance=None), [IMMEDIATE, NoteFenced(4)]),
     "refuse_strange": (RECOVERED, stopped(standby("pg3", notes=Notes(recovery=7))), []),

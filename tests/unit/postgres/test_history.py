@@ -12,6 +12,8 @@ from appliance.postgres.history import (
     place_placeholders,
     read_history,
     remove_placeholders_above_real,
+    settle_history,
+    without_empty,
 )
 
 FOURTH = "1\t0/3000060\tno recovery target specified\n\n3\t0/5000110\tno recovery target specified\n"
@@ -19,6 +21,32 @@ FOURTH = "1\t0/3000060\tno recovery target specified\n\n3\t0/5000110\tno recover
 switches = st.lists(st.tuples(st.integers(1, 2**31), st.integers(0, 2**64 - 1)), unique_by=lambda pair: pair[0]).map(
     lambda pairs: tuple(TimelineSwitch(timeline, lsn) for timeline, lsn in sorted(pairs))
 )
+
+
+@pytest.mark.parametrize(
+    ("written", "real"),
+    [
+        ((), ()),
+        (((1, 100),), ((1, 100),)),
+        (((1, 100), (2, 200)), ((1, 100), (2, 200))),
+        (((1, 100), (2, 100)), ((1, 100),)),
+        (((1, 100), (2, 90)), ((1, 90),)),
+        (((1, 100), (3, 200), (4, 150)), ((1, 100), (3, 150))),
+        (((1, 100), (3, 200), (4, 100)), ((1, 100),)),
+        (((1, 100), (3, 80), (4, 150)), ((1, 80), (4, 150))),
+    ],
+)
+def test_a_timeline_without_wal_is_nobodys_parent(tmp_path, written, real):
+    lines = [f"{timeline}\t0/{lsn:X}\tno recovery target specified\n" for timeline, lsn in written]
+    text = "".join(lines)
+    path = history_path(tmp_path, 9)
+    path.write_text(text)
+    history = read_history(tmp_path, 9)
+    assert [(s.timeline, s.switch_lsn) for s in without_empty(history)] == list(real)
+    assert settle_history(tmp_path, 9) is (written != real)
+    assert [(s.timeline, s.switch_lsn) for s in read_history(tmp_path, 9)] == list(real)
+    assert (path.read_text() == text) is (written == real), "what is as it should be stays as PostgreSQL wrote it"
+    assert not settle_history(tmp_path, 9)
 
 
 def test_a_history_is_read_oldest_first():
