@@ -176,8 +176,8 @@ def test_where_the_primary_and_all_who_vouch_for_it_are_gone_a_person_states_tha
         assert f"With --stopped {lost.name} you state that it is stopped" in shown
         for words, why in (
             ((), f"only you can know that {lost.name} is stopped"),
-            (("--stopped", "n2"), "loss.stopped: n2 is not the last primary, n1 is"),
-            (("--stopped", "n9"), "loss.stopped: n9 is no member; the last primary is n1"),
+            (("--stopped", "n2"), "n2 is not the last primary, n1 is"),
+            (("--stopped", "n9"), "n9 is no member; the last primary is n1"),
         ):
             refused = left.command(*lossy, "--yes", "--cluster", name, *words)
             assert (refused.returncode, why in refused.stderr) == (4, True), refused
