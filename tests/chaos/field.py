@@ -17,7 +17,8 @@ from tests.harness.node import Document, Node
 from tests.harness.processes import send
 from tests.harness.skew_clock import SkewClock
 
-DISK_MIB = 1024
+DISK_MIB = 2048
+"""for the data, WAL for members that are away, and what a clone replaced, which is kept for an hour"""
 RESTART_SEC_S = 1.0
 """A node process that has ended is started again then, as by systemd."""
 COMMAND_LIMIT_S = 60.0
