@@ -80,10 +80,12 @@ def leave_dead_timeline(state: ClusterState, seen: Observation, policy: Policy) 
         return None
     if held is None or instance.streaming or not instance.replay_waits or instance.silent_s < SILENT_LIMIT_S:
         return None
-    if seen.postmaster is None or seen.postmaster.age_s < _RESTART_PAUSE_S or held.timeline not in instance.histories:
+    if seen.postmaster is None or seen.postmaster.age_s < _RESTART_PAUSE_S:
         return None
-    others = instance.histories - {held.timeline}
-    dead = sorted(number for number in others if not descent(state.timelines, held.timeline, number))
+    *others, newest = sorted(instance.histories) or [0]
+    if newest != held.timeline:  # a start would take another one again
+        return None
+    dead = [number for number in others if not descent(state.timelines, held.timeline, number)]
     if not dead:
         return None
     reason = f"it waits for timeline {dead[-1]}, which never became history, and {source} is on {held.timeline}"

@@ -23,24 +23,31 @@ def is_segment(name: str) -> bool:
 
 
 def timeline_at(wal_dir: Path, lsn: int, segment_bytes: int) -> int:
-    """The timeline of the last byte before `lsn`; 0 when no segment file holds it (R6).
+    """The timeline of the last byte before `lsn`; 0 when no segment file says it (R6).
 
     A receiver that went over to a new timeline writes its segment anew from the start, while the control file goes on
     naming the old timeline until the next restartpoint. Up to where they part, both hold the same, and that is WAL of
-    the old one: a file of the new one decides only behind that place, and only if it reaches so far.
+    the old one: a file of the new one decides only behind that place, and only if no older one reaches further.
     """
     if lsn == 0:
         return 0
     place = segment_name(0, lsn, segment_bytes)[8:]
-    paths = sorted((path for path in wal_dir.glob(f"????????{place}") if is_segment(path.name)), reverse=True)
-    held = [path for path in paths if _holds(path, lsn - 1)]
-    decisive = (int(path.name[:8], 16) for path in held if _begins(wal_dir, int(path.name[:8], 16)) < lsn)
-    return next(decisive, 0)
+    names = sorted((path.name for path in wal_dir.glob(f"????????{place}") if is_segment(path.name)), reverse=True)
+    begun = [name for name in names if _begins(wal_dir, int(name[:8], 16)) < lsn]
+    if len(begun) < 2 or _holds(wal_dir / begun[0], lsn - 1):
+        return int(begun[0][:8], 16) if begun else 0
+    # What follows a switch of segments is nothing but zeros, in whichever file: then that with most before it has it.
+    return int(max(begun, key=lambda name: (_pages(wal_dir / name, lsn), name))[:8], 16)
 
 
 def _holds(path: Path, lsn: int) -> bool:
     with opened(path) as segment:
         return segment is not None and segment.has(lsn)
+
+
+def _pages(path: Path, limit_lsn: int) -> int:
+    with opened(path) as segment:
+        return segment.pages(limit_lsn) if segment is not None else 0
 
 
 def _begins(wal_dir: Path, timeline: int) -> int:

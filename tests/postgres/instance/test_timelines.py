@@ -42,7 +42,7 @@ def shadowed(primary, standby, rows=20_000):
     return end, shadow
 
 
-def test_a_shadow_hides_what_a_standby_has_flushed_until_it_is_removed(pair):
+def test_r6_a_shadow_hides_what_a_standby_has_flushed_until_it_is_removed(pair):
     """The first part is about PostgreSQL: were it to read the older file too, nothing would have to be removed."""
     primary, standby = pair
     end, shadow = shadowed(primary, standby)
@@ -61,7 +61,7 @@ def test_a_shadow_hides_what_a_standby_has_flushed_until_it_is_removed(pair):
     assert standby.value("SELECT count(*) FROM public.t") == "20000"
 
 
-def test_a_standby_that_never_came_to_its_target_names_it_as_its_parent(pair):
+def test_r14_a_standby_that_never_came_to_its_target_names_it_as_its_parent(pair):
     """PostgreSQL's own doing (writeTimeLineHistory): so the earliest switch is where two timelines part (R14)."""
     primary, standby = pair
     end = standby.caught_up(primary).position_lsn
@@ -77,7 +77,27 @@ def test_a_standby_that_never_came_to_its_target_names_it_as_its_parent(pair):
     assert second.switch_lsn <= end + 100 < first.switch_lsn
 
 
-def test_the_node_removes_shadows_whenever_it_starts_postgresql(pair):
+def test_r6_where_wal_ends_with_a_switch_of_segments_it_is_of_the_timeline_that_switched(pair, member):
+    """The rest of the segment is nothing but zeros, page headers too."""
+    primary, second = pair
+    third = standby_of(member, "pg3", primary)
+    third.caught_up(primary)
+    primary.crash()
+    second.promote(3)
+    third.follow(second)
+    third.reload()
+    second.sql("CREATE TABLE public.t AS SELECT 1 AS id")
+    second.sql("SELECT pg_switch_wal()")
+    third.caught_up(second)
+    end = second.seen().flushed_lsn
+    third.follow(None)
+    third.reload()
+    seen = third.until(lambda seen: seen.receiver is None and seen.replay_waits)
+    assert (seen.position_lsn, end % SEGMENT) == (end, 0)
+    assert timeline_at(third.data_dir / "pg_wal", end, SEGMENT) == 3
+
+
+def test_r6_the_node_removes_shadows_whenever_it_starts_postgresql(pair):
     primary, standby = pair
     _, shadow = shadowed(primary, standby)
     listen = f"127.0.0.1:{standby.port}"
@@ -101,7 +121,7 @@ def test_the_node_removes_shadows_whenever_it_starts_postgresql(pair):
     assert there == [(False, True)]
 
 
-def test_a_standby_that_waits_for_a_dead_timeline_streams_when_it_is_started_anew(primary, member):
+def test_r14_a_standby_that_waits_for_a_dead_timeline_streams_when_it_is_started_anew(primary, member):
     """It was told of timeline 2, and 3 left 1. The first part is about PostgreSQL: a running one never gets over it."""
     second, third = standby_of(member, "pg2", primary), standby_of(member, "pg3", primary)
     for one in (second, third):
@@ -137,7 +157,7 @@ def test_a_standby_that_waits_for_a_dead_timeline_streams_when_it_is_started_ane
     assert (seen.silent_s, seen.histories) == (0.0, frozenset())
 
 
-def test_a_history_is_mended_before_anybody_follows_who_could_not(primary, member):
+def test_r14_a_history_is_mended_before_anybody_follows_who_could_not(primary, member):
     """The new primary was told of timeline 2 and has no WAL of it: PostgreSQL looks for the end of 1 in a file of 2."""
     second, third = standby_of(member, "pg2", primary), standby_of(member, "pg3", primary)
     third.caught_up(primary)

@@ -183,7 +183,12 @@ APPOINTED = state(
 )
 """pg2 was appointed and has not opened yet."""
 
-
+FORKED = replace(
+    state(),
+    appointment=replace(state().appointment, timeline=4),
+    timelines=(*state().timelines, Timeline(3, 5, "pg3", 2, LSN), Timeline(4, 6, "pg1", 2, LSN)),
+)
+"""Timeline 3 is dead: 4 left 2 as well."""
 LEAVING = with_members(state(), member("pg3", rebuilding=True, incarnation=""))
 JOINT = synchronous(sync(1, "pg2"), sync(1, "pg2", "pg3", version=2))
 """Commits of pg1 are to wait for pg3 too, and it is not known yet whether they all do."""
@@ -196,7 +201,18 @@ def some_state(tape):
     """A state that a walk of commands led to, so that it is one that `apply` can make."""
     moving = state(operations=(operation(tape.pick(Phase.STOPPING, Phase.REQUESTED)),))
     present = tape.pick(
-        state(), state(), vacant(), moving, APPOINTED, APPOINTED, synchronous(), JOINT, contested(), LEAVING
+        state(),
+        state(),
+        vacant(),
+        moving,
+        APPOINTED,
+        APPOINTED,
+        synchronous(),
+        JOINT,
+        contested(),
+        LEAVING,
+        FORKED,
+        FORKED,
     )
     if tape.pick(False, False, False, True):
         known = {name: m.incarnation for name, m in present.members.items()}
@@ -249,7 +265,7 @@ def some_observation(present, tape):
         refuses_writes=tape.pick(False, False, True),
         admits=tape.pick(True, False),
         silent_s=tape.pick(9.0, 9.0, 0.0),
-        histories=frozenset(range(1, present.highest_timeline + tape.pick(2, 2, 1))),
+        histories=frozenset(range(1, present.highest_timeline + tape.pick(1, 1, 0))),
     )
     opened_lsn = tape.pick(lsn, lsn, None)
     notes = Notes(

@@ -248,7 +248,7 @@ def test_decide_keeps_every_promise(choices):
 
 def test_decide_keeps_every_promise_over_many_random_situations():
     spoke = set()
-    for seed in range(40_000):
+    for seed in range(60_000):
         tape = Tape(Random(seed).randbytes(176))
         present = some_state(tape)
         spoke.add(check(present, some_observation(present, tape)).rule)

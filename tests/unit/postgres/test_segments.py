@@ -95,7 +95,7 @@ def test_wal_ends_on_the_newest_timeline_that_has_it_behind_its_beginning(tmp_pa
     assert timeline_at(tmp_path, parted + 1, MB) == 3
     assert timeline_at(tmp_path, BEGIN + 20 * PAGE, MB) == 3
     assert timeline_at(tmp_path, parted, MB) == 1, "up to there it is WAL of timeline 1, whichever file it is in"
-    assert timeline_at(tmp_path, BEGIN + 20 * PAGE + 1, MB) == 0
+    assert timeline_at(tmp_path, BEGIN + 20 * PAGE + 1, MB) == 3
     assert timeline_at(tmp_path, BEGIN, MB) == 0, "the segment before is not there"
     assert timeline_at(tmp_path, 0, MB) == 0
 
@@ -106,6 +106,15 @@ def test_a_file_that_does_not_reach_so_far_says_nothing_of_where_wal_ends(tmp_pa
     written(tmp_path, 3, 5)
     assert timeline_at(tmp_path, BEGIN + 5 * PAGE, MB) == 3
     assert timeline_at(tmp_path, BEGIN + 5 * PAGE + 1, MB) == 1
+
+
+@pytest.mark.parametrize(("parted", "timeline"), [(10 * PAGE, 3), (14 * PAGE, 3), (MB, 1), (2 * MB, 1)])
+def test_behind_a_switch_of_segments_there_are_zeros_and_the_timeline_of_the_switch(tmp_path, parted, timeline):
+    """Of 15 pages; up to where the timelines part they are in both files."""
+    left(tmp_path, 3, (1, BEGIN + parted))
+    written(tmp_path, 1, -(-min(parted, 15 * PAGE) // PAGE))
+    written(tmp_path, 3, 15)
+    assert timeline_at(tmp_path, BEGIN + MB, MB) == timeline
 
 
 def test_without_a_history_a_timeline_has_no_known_beginning(tmp_path):
